@@ -1,0 +1,1 @@
+"""Floor 1: checkpoints on disk and the anatomy of their tensors."""

@@ -1,0 +1,206 @@
+"""A checkpoint on disk: config, side files and a lazy table of tensors.
+
+Takes a folder, gives tensors by name. Nothing but headers is read until asked for.
+Knows files and names; does not know what a tensor is for.
+"""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darwin_lab.checkpoint.header import TensorInfo, read_header
+from darwin_lab.errors import LabError
+
+if TYPE_CHECKING:
+    import torch
+
+INDEX_FILE = "model.safetensors.index.json"
+SIDE_FILES = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
+    "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "chat_template.json", "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json",
+    "LICENSE", "LICENSE.txt", "NOTICE",
+)  # fmt: skip
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_READ_BLOCK = 1 << 22
+
+
+class Checkpoint:
+    """One model on disk; a *source* of tensors by name.
+
+    `tensors` is in file order. `read` gives a new tensor in the dtype of the file, on the CPU.
+    """
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        """Reads `config.json` and every header. Raises `LabError` when the folder is not a whole checkpoint."""
+        self.folder = folder
+        self.name = name or folder.name
+        self.config = _read_config(folder)
+        self.files = _weight_files(folder)
+        self.tensors: dict[str, TensorInfo] = {}
+        for file in self.files:
+            for tensor, info in read_header(folder / file).items():
+                if tensor in self.tensors:
+                    raise LabError(
+                        f"{folder}: tensor {tensor} is in both {self.tensors[tensor].file} and {file}; keep one"
+                    )
+                self.tensors[tensor] = info
+        _check_index(folder, self.tensors)
+        if not self.tensors:
+            raise LabError(f"{folder}: the safetensors files hold no tensors")
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        """The part of the config that describes the language model."""
+        return self.config.get("text_config") or self.config
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.tensors)
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(info.nbytes for info in self.tensors.values())
+
+    @property
+    def parameters(self) -> int:
+        return sum(info.numel for info in self.tensors.values())
+
+    @property
+    def side_files(self) -> tuple[str, ...]:
+        """Files that travel with the weights, verbatim; remote code modules included (never run)."""
+        here = {path.name for path in self.folder.iterdir() if path.is_file()}
+        return tuple(sorted(name for name in here if name in SIDE_FILES or name.endswith(".py")))
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of the BLAKE2b of config, tokenizer and all weight bytes; the same wherever the folder lies."""
+        names = [name for name in ("config.json", "tokenizer.json", "tokenizer.model") if (self.folder / name).exists()]
+        digest = hashlib.blake2b(digest_size=8)
+        for name in (*names, *self.files):
+            stat = (self.folder / name).stat()
+            digest.update(_file_digest(str(self.folder / name), stat.st_size, stat.st_mtime_ns))
+        return digest.hexdigest()
+
+    def read(self, name: str) -> "torch.Tensor":
+        """The tensor `name`, a copy of its own. Raises `LabError` when there is none or its dtype has no torch twin."""
+        import torch
+
+        info = self.tensors.get(name)
+        if info is None:
+            raise LabError(f"{self.folder} has no tensor {name}")
+        dtype = _torch_dtypes().get(info.dtype)
+        if dtype is None:
+            raise LabError(f"{self.folder}: tensor {name} is {info.dtype}; export an unquantised checkpoint first")
+        raw = torch.empty(info.nbytes, dtype=torch.uint8)
+        with (self.folder / info.file).open("rb") as file:
+            file.seek(info.start)
+            if file.readinto(memoryview(raw.numpy())) != info.nbytes:  # type: ignore[arg-type]
+                raise LabError(f"{self.folder / info.file} ended inside tensor {name}; download it again")
+        return raw.view(dtype).reshape(info.shape)
+
+
+@lru_cache(maxsize=1)
+def _torch_dtypes() -> "dict[str, torch.dtype]":
+    import torch
+
+    return {
+        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+        "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+        "BOOL": torch.bool,
+    }  # fmt: skip
+
+
+def torch_dtype(name: str) -> "torch.dtype":
+    """The torch dtype of a safetensors dtype name such as "BF16"."""
+    return _torch_dtypes()[name]
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: str, size: int, mtime_ns: int) -> bytes:
+    """BLAKE2b of a file; `size` and `mtime_ns` are in the key so that a changed file is read again."""
+    digest = hashlib.blake2b(digest_size=16)
+    with Path(path).open("rb") as file:
+        while block := file.read(_READ_BLOCK):
+            digest.update(block)
+    return digest.digest()
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file. Raises `LabError` naming the file and the place where it breaks."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise LabError(f"{path} is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise LabError(f"{path} is not JSON (line {error.lineno}: {error.msg}); mend or replace it") from None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise LabError(f"{folder} has no config.json; give the folder that from_pretrained would take")
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise LabError(f"{path} is not a JSON object; replace it with the model's config.json")
+    return config
+
+
+def _weight_files(folder: Path) -> tuple[str, ...]:
+    """File names of the shards, by the index where there is one. Only files inside the folder count."""
+    if (folder / INDEX_FILE).is_file():
+        files = tuple(sorted(set(_index_map(folder).values())))
+        for file in files:
+            _check_inside(folder, file)
+        return files
+    single = folder / "model.safetensors"
+    found = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        _check_inside(folder, found[0].name)
+        return (found[0].name,)
+    if len(found) > 1:
+        raise LabError(f"{folder} has {len(found)} safetensors files and no {INDEX_FILE}; add the index")
+    if any(path.suffix in PICKLE_SUFFIXES for path in folder.iterdir()):
+        raise LabError(f"{folder} holds only pickled weights, which can run code; convert them to safetensors first")
+    raise LabError(f"{folder} has no .safetensors weights; download the model again")
+
+
+def _index_map(folder: Path) -> dict[str, str]:
+    path = folder / INDEX_FILE
+    index = read_json(path)
+    table = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(table, dict) or not table or not all(isinstance(file, str) for file in table.values()):
+        raise LabError(f"{path} has no weight_map; download the index again")
+    return table
+
+
+def _check_inside(folder: Path, file: str) -> None:
+    path = folder / file
+    if Path(file).name != file or not _same_home(folder, path):
+        raise LabError(f"{folder}: shard {file!r} points outside the folder; only files inside it are read")
+    if not path.is_file():
+        raise LabError(f"{folder}: shard {file}, named by {INDEX_FILE}, is missing; download it")
+
+
+def _same_home(folder: Path, path: Path) -> bool:
+    """True inside the folder, or in the blob store that a Hub snapshot folder links to."""
+    target, home = path.resolve(), folder.resolve()
+    cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    return target.is_relative_to(home) or target.is_relative_to(cache)
+
+
+def _check_index(folder: Path, tensors: dict[str, TensorInfo]) -> None:
+    """The index and the headers must name the same tensors in the same files."""
+    if not (folder / INDEX_FILE).is_file():
+        return
+    table = _index_map(folder)
+    for name, file in table.items():
+        if name not in tensors or tensors[name].file != file:
+            raise LabError(
+                f"{folder}: {INDEX_FILE} says {name} is in {file}, which does not hold it; get the shard again"
+            )
+    extra = next((name for name in tensors if name not in table), None)
+    if extra is not None:
+        raise LabError(f"{folder}: tensor {extra} in {tensors[extra].file} is not in {INDEX_FILE}; get the index again")

@@ -1,0 +1,1 @@
+"""Floor 3: tensors by name, layer sweeps, resident models, export."""

@@ -1,0 +1,164 @@
+"""A genome: genes of one layout, and how they are to be read. What a person edits and a search moves.
+
+Takes JSON or numbers, gives a checked, hashable `Genome`. Knows nothing of tensors.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from math import exp, isfinite, log
+from typing import Any
+
+from darwin_lab.errors import LabError
+from darwin_lab.genome.layouts import Layout, layout_for
+
+VERSION = 1
+READINGS = ("logit", "mean", "component")
+GENOME_OPERATORS = ("lerp", "slerp", "task_arithmetic", "dare", "ties", "dare_ties", "mix")
+RESCALES = ("inverse", "l1", "none")
+EXPERT_MODES = ("blend", "preserve")
+TRANSPLANT_V6 = 0.15
+_LOGIT_CLAMP = 1e-4
+_KEYS = frozenset(
+    {"version", "layout", "genes", "reading", "operator", "rescale", "seed", "prescription", "blocks", "transplant",
+     "experts", "hash", "name"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Genome:
+    """Every gene of `layout` with its value, and the choices that go with them.
+
+    reading: how global, component and block genes combine. transplant: a final ratio below it becomes 0,
+    one above 1 - it becomes 1 (card V6 .15; 0 = off). experts: "preserve" keeps the father's experts where
+    the mother's are dead. prescription: hash of the prescription it was made with, if any.
+    """
+
+    layout: str
+    genes: dict[str, float]
+    seed: int = 0
+    operator: str = "lerp"
+    reading: str = "logit"
+    rescale: str = "inverse"
+    transplant: float = 0.0
+    experts: str = "blend"
+    prescription: str | None = None
+    blocks: int | None = None
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits: SHA-256 of the canonical JSON, genes rounded to 1e-6."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "layout": self.layout,
+            "genes": {name: round(value, 6) for name, value in self.genes.items()},
+            "reading": self.reading,
+            "operator": self.operator,
+            "rescale": self.rescale,
+            "seed": self.seed,
+            "transplant": self.transplant,
+            "experts": self.experts,
+            "prescription": self.prescription,
+            "blocks": self.blocks,
+        }
+
+    def layout_of(self, layers: int) -> Layout:
+        return layout_for(self.layout, layers, self.blocks)
+
+    def with_genes(self, **genes: float) -> "Genome":
+        """A copy with some genes changed. Raises `LabError` for an unknown gene or a value that is no number."""
+        for name, value in genes.items():
+            if name not in self.genes:
+                raise LabError(f"layout {self.layout} has no gene {name!r}; it has {', '.join(self.genes)}")
+            if not isfinite(value):
+                raise LabError(f"gene {name} is {value}; give a number")
+        return replace(self, genes={**self.genes, **{name: float(value) for name, value in genes.items()}})
+
+
+def neutral_genome(layout: str, layers: int, *, blocks: int | None = None, **choices: Any) -> Genome:
+    """Every gene at its neutral value; `choices` as in `Genome`. `v6` has the card's transplant thresholds."""
+    choices.setdefault("transplant", TRANSPLANT_V6 if layout == "v6" else 0.0)
+    return Genome(layout, layout_for(layout, layers, blocks).neutral(), blocks=blocks, **choices)
+
+
+def genome_from_json(data: dict[str, Any] | str, layers: int) -> Genome:
+    """A checked genome; genes left out take their neutral value.
+
+    Raises `LabError` for anything it does not know: key, layout, gene, value out of range, operator, reading.
+    """
+    if isinstance(data, str):
+        try:
+            data = json.loads(data)
+        except json.JSONDecodeError as error:
+            raise LabError(f"the genome is not JSON (line {error.lineno}: {error.msg})") from None
+    if not isinstance(data, dict) or not isinstance(data.get("layout"), str):
+        raise LabError('the genome has no layout; write {"layout": "v6", "genes": {"global_ratio": 0.5}}')
+    unknown = sorted(set(data) - _KEYS)
+    if unknown:
+        raise LabError(f"the genome has an unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}")
+    if data.get("version", VERSION) != VERSION:
+        raise LabError(f"the genome has version {data['version']!r}, this lab reads version {VERSION}; export it again")
+    blocks = data.get("blocks")
+    if blocks is not None and (isinstance(blocks, bool) or not isinstance(blocks, int)):
+        raise LabError(f"blocks is {blocks!r}; give a whole number or leave it out")
+    layout = layout_for(data["layout"], layers, blocks)
+    genes = data.get("genes", {})
+    if not isinstance(genes, dict):
+        raise LabError('genes is not an object; write {"genes": {"%s": 0.5}}' % layout.genes[0].name)
+    values = {**layout.neutral(), **{name: _checked(layout, name, value) for name, value in genes.items()}}
+    seed = data.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise LabError(f"seed is {seed!r}; give a whole number")
+    transplant = data.get("transplant", TRANSPLANT_V6 if layout.name == "v6" else 0.0)
+    if isinstance(transplant, bool) or not isinstance(transplant, int | float) or not 0 <= transplant < 0.5:
+        raise LabError(f"transplant is {transplant!r}; give a number from 0 (off) to below .5")
+    prescription = data.get("prescription")
+    if prescription is not None and not isinstance(prescription, str):
+        raise LabError("prescription is not a hash; leave it out or give the text the lab wrote")
+    return Genome(
+        layout=layout.name,
+        genes=values,
+        seed=seed,
+        operator=_choice(data, "operator", GENOME_OPERATORS),
+        reading=_choice(data, "reading", READINGS),
+        rescale=_choice(data, "rescale", RESCALES),
+        transplant=float(transplant),
+        experts=_choice(data, "experts", EXPERT_MODES),
+        prescription=prescription,
+        blocks=blocks,
+    )
+
+
+def combine(shares: list[float], reading: str) -> float:
+    """One ratio from the global, component and block shares that own a tensor.
+
+    `logit`: sigmoid of the summed log-odds, .5 neutral; an exact 0 or 1 decides, unless both
+    occur. `mean`: the average.
+    """
+    if reading == "mean":
+        return sum(shares) / len(shares)
+    low, high = 0.0 in shares, 1.0 in shares
+    if low != high:
+        return 1.0 if high else 0.0
+    clamped = [min(max(share, _LOGIT_CLAMP), 1.0 - _LOGIT_CLAMP) for share in shares]
+    return 1.0 / (1.0 + exp(-sum(log(share / (1.0 - share)) for share in clamped)))
+
+
+def _checked(layout: Layout, name: str, value: Any) -> float:
+    gene = layout.gene(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise LabError(f"gene {name} is {value!r}; give a number from {gene.low:g} to {gene.high:g}")
+    if not gene.low <= value <= gene.high:
+        raise LabError(f"gene {name} is {value:g}, outside {gene.low:g} to {gene.high:g}")
+    return float(value)
+
+
+def _choice(data: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str:
+    value = data.get(key, allowed[0])
+    if value not in allowed:
+        raise LabError(f"{key} is {value!r}; choose {', '.join(allowed)}")
+    return str(value)

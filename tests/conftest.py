@@ -37,7 +37,8 @@ def tiny_config(kind: str) -> object:
     if kind == "llama":
         return LlamaConfig(
             vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
+            num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, pad_token_id=0,
+            eos_token_id=1,
         )  # fmt: skip
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0], "mrope_interleaved": True,
             "partial_rotary_factor": 0.25}  # fmt: skip

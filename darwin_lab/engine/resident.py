@@ -135,7 +135,7 @@ class Resident:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., V] from normed hidden states [..., H], with the model's own soft cap where it has one."""
-        logits = self.model.get_output_embeddings()(hidden)
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
 

@@ -138,7 +138,8 @@ def _hidden_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Ten
 
 
 def _hidden_of(output: Any) -> torch.Tensor:
-    return output[0] if isinstance(output, tuple | list) else output
+    hidden: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
+    return hidden
 
 
 def _replaced(output: Any, hidden: torch.Tensor) -> Any:

@@ -183,7 +183,7 @@ def _shares(part: Part, genome: Genome, layout: Layout, anatomy: Anatomy) -> lis
     """The genes that own a tensor, from the most general to the nearest; `component` reading picks one of them."""
     genes: Mapping[str, float] = genome.genes
     whole = [genes[name] for name in ("global_ratio", "ratio") if name in genes]
-    names = (part.component, f"{part.component}_ratio")
+    names = () if part.component == "global" else (part.component, f"{part.component}_ratio")
     component = [genes[name] for name in names if name in genes]
     nearest: list[float] = []
     if layout.name == "layerwise" and part.component != "embed":

@@ -110,5 +110,5 @@ def test_a_config_with_more_layers_than_the_files_is_refused(tiny_llama_pair: Tr
     folder = Path(shutil.copytree(tiny_llama_pair[0], tmp_path / "short"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 9}))
-    with pytest.raises(LabError, match="config.json says 9 layers, the files hold 4"):
+    with pytest.raises(LabError, match=r"config\.json says 9 layers, the files hold 4"):
         read_anatomy(open_checkpoint(folder))

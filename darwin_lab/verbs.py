@@ -35,10 +35,9 @@ from darwin_lab.mri.record import Scan
 from darwin_lab.mri.scan import scan_model
 from darwin_lab.mri.static import static_profile
 from darwin_lab.progress import Tick, part
-from darwin_lab.scoring.choice import score_choices
-from darwin_lab.scoring.generation import score_generation
+from darwin_lab.scoring.evaluate import score_items
 from darwin_lab.scoring.items import Item, load_items
-from darwin_lab.scoring.score import Score, join_scores
+from darwin_lab.scoring.score import Score
 
 RUN_FILE = "run.json"
 
@@ -108,12 +107,7 @@ def score(arguments: argparse.Namespace, tick: Tick) -> Result:
     if arguments.samples is not None and not arguments.samples.absolute().parent.is_dir():
         raise LabError(f"{arguments.samples.parent} is no folder; create it or choose another --samples")
     resident = Resident.load(open_checkpoint(arguments.model))
-    with_options = [item for item in items if item.choices is not None]
-    open_ended = [item for item in items if item.choices is None]
-    share = len(with_options) / len(items)
-    parts = [score_choices(resident, with_options, tick=part(tick, 0.0, share))] if with_options else []
-    parts += [score_generation(resident, open_ended, tick=part(tick, share, 1.0))] if open_ended else []
-    result = join_scores(parts, [item.id for item in items])
+    result = score_items(resident, items, tick=tick)
     if arguments.samples is not None:
         rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in result.to_rows())
         arguments.samples.write_text("".join(rows), encoding="utf-8")

@@ -27,7 +27,8 @@ def items(tmp_path: Path) -> Path:
         a, b = number % 7, number // 7 % 7
         options = [str(a + b + shift) for shift in (0, 1, 2, 3)]
         question = f"{a}+{b}={number}?"
-        rows.append({"id": f"s{number}", "task": "SUM", "question": question, "choices": options, "answer": number % 4})
+        row = {"id": f"s{number}", "task": "SUM", "question": question, "choices": options, "answer": number % 4}
+        rows.append(row)
     path = tmp_path / "items.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -61,10 +62,8 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
 def test_merge_writes_a_child_that_opens_and_says_what_it_did(capsys, tiny_moe_pair: Trio, tmp_path: Path) -> None:
     father, mother, ancestor = tiny_moe_pair
     out = tmp_path / "child"
-    data = run_json(
-        capsys, "merge", father, mother, "--ancestor", ancestor, "--out", out, "--ratio", 0.4, "--operator", "dare_ties",
-        "--density", 0.7, "--seed", 3,
-    )  # fmt: skip
+    command = ["merge", father, mother, "--ancestor", ancestor, "--out", out, "--ratio", 0.4]
+    data = run_json(capsys, *command, "--operator", "dare_ties", "--density", 0.7, "--seed", 3)
     assert data["recipe"] == json.loads((out / "recipe.json").read_text())["recipe"]
     assert data["tensors"]["merged"] + data["tensors"]["copied"] == len(open_checkpoint(out).names)
 

@@ -1,0 +1,44 @@
+"""Starts Darwin Lab's page: opens the lab's store, begins the family's scan in the background, launches.
+
+Host and port come from the environment (`GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`).
+"""
+
+import logging
+import os
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from darwin_lab.errors import LabError  # noqa: E402
+from darwin_lab.lab.lab import Lab  # noqa: E402
+from darwin_lab.lab.pairs import Pair  # noqa: E402
+from darwin_lab.ui.page import build  # noqa: E402
+from darwin_lab.ui.theme import STYLE_SHEET, lab_theme  # noqa: E402
+
+
+def open_family(lab: Lab) -> Pair | None:
+    """The embedded family with its scan under way; None, with a line in the log, when its files are missing."""
+    try:
+        family = lab.family_pair()
+        lab.request_scan(family)
+    except LabError as error:
+        logging.getLogger(__name__).warning("the embedded family cannot be opened: %s", error)
+        return None
+    return family
+
+
+lab = Lab()
+demo = build(lab, open_family(lab))
+demo.queue(default_concurrency_limit=8)
+
+if __name__ == "__main__":
+    demo.launch(
+        theme=lab_theme(),
+        css_paths=[STYLE_SHEET],
+        footer_links=[],
+        run_history=False,
+        state_session_capacity=200,
+        max_file_size="50mb",
+        ssr_mode=False,
+        quiet=True,
+    )

@@ -1,0 +1,133 @@
+"""Layer-skip scan: one sweep against skipping one layer at a time.
+
+Builds a random 30-layer Llama of 135M parameters' shape (no download) and measures the final hidden states with each
+layer skipped, for eight short probe batches, in three ways that alternate:
+  (a) the usual way: one forward per skipped layer and text; the skipped layer is identity and costs nothing
+  (b) the same, one forward per skipped layer and whole batch
+  (c) one sweep per batch
+Each way also makes its plain pass. Prints both ratios, the ceiling (at equal batch: a sweep's rows also fill the
+processor better, so a short batch may come out above it) and the largest difference. Two to three minutes on an idle
+core; on a busy machine the ways alternate, so seconds grow and ratios wander, but less.
+
+    python benchmarks/scan_speed.py [--threads 1] [--batches 8]
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from darwin_lab.checkpoint.opening import open_checkpoint
+from darwin_lab.engine.resident import Resident
+from darwin_lab.engine.sweep import skip_sweep
+
+LAYERS = 30
+BATCHES, TEXTS, TOKENS = 8, 4, (10, 16)
+TARGET_USUAL, TARGET_BATCHED = 3.0, 1.5
+Way = Callable[[Resident, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
+    arguments.add_argument("--batches", type=int, default=BATCHES, help=f"probe batches (default {BATCHES})")
+    chosen = arguments.parse_args()
+    torch.set_num_threads(chosen.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        resident = random_llama(Path(folder))
+    batches = probe_batches(resident, chosen.batches)
+    skip_sweep(resident, *batches[0])
+    usual_way(resident, *batches[0], layers=1)  # both ways warmed up
+    seconds = dict.fromkeys("abc", 0.0)
+    difference = 0.0
+    for turn, (ids, mask) in enumerate(batches):
+        ways: dict[str, Way] = {"a": usual_way, "b": batched_way, "c": skip_sweep}
+        order = "abc" if turn % 2 == 0 else "cba"
+        results = {}
+        for way in order:
+            start = time.perf_counter()
+            results[way] = ways[way](resident, ids, mask)
+            seconds[way] += time.perf_counter() - start
+        real = mask.bool()
+        for other in "ab":
+            difference = max(difference, float((results["c"][:, real] - results[other][:, real]).abs().max()))
+        print(f"batch {turn + 1}: a {seconds['a']:.1f} s, b {seconds['b']:.1f} s, sweep {seconds['c']:.1f} s so far")
+    usual, batched = seconds["a"] / seconds["c"], seconds["b"] / seconds["c"]
+    ceiling = 2 * LAYERS / (LAYERS + 1)
+    print(f"one text at a time / sweep   {usual:.2f}x  (target {TARGET_USUAL}x)")
+    print(f"same full batches / sweep    {batched:.2f}x  (target {TARGET_BATCHED}x, ceiling 2L/(L+1) = {ceiling:.2f}x)")
+    print(f"largest difference of a normed hidden state: {difference:.1e}")
+    return 0 if usual >= TARGET_USUAL and batched >= TARGET_BATCHED and difference < 1e-3 else 1
+
+
+def random_llama(folder: Path) -> Resident:
+    """A resident random Llama of SmolLM2-135M's shape, with a small vocabulary (the head is not timed)."""
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=576, intermediate_size=1536, num_hidden_layers=LAYERS, num_attention_heads=9,
+        num_key_value_heads=3, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=1,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder, save_original_format=False)
+    Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>")).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "<eos>"}'
+    )
+    return Resident.load(open_checkpoint(folder))
+
+
+def probe_batches(resident: Resident, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Right-padded batches of short texts of unequal length."""
+    generator = torch.Generator().manual_seed(1)
+    batches = []
+    for _ in range(count):
+        lengths = torch.randint(*TOKENS, (TEXTS,), generator=generator).tolist()
+        rows = [torch.randint(2, 512, (length,), generator=generator).tolist() for length in lengths]
+        batches.append(resident.encode_batch(rows))
+    return batches
+
+
+@torch.inference_mode()
+def batched_way(resident: Resident, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """[L + 1, B, T, H]: the plain pass, then one forward per skipped layer, on the whole batch."""
+    skipped = [skipping(resident, layer, ids, mask) for layer in resident.decoder_layers]
+    return torch.stack([resident.hidden(ids, mask), *skipped])
+
+
+@torch.inference_mode()
+def usual_way(resident: Resident, ids: torch.Tensor, mask: torch.Tensor, layers: int = LAYERS) -> torch.Tensor:
+    """[L + 1, B, T, H]: the same, one forward per layer and text; a text runs at its own length, without padding."""
+    states = torch.zeros(layers + 1, *ids.shape, resident.model.config.hidden_size)
+    for text, length in enumerate(mask.sum(-1).tolist()):
+        row, ones = ids[text : text + 1, :length], mask[text : text + 1, :length]
+        states[0, text, :length] = resident.hidden(row, ones)[0]
+        for index, layer in enumerate(resident.decoder_layers[:layers]):
+            states[1 + index, text, :length] = skipping(resident, layer, row, ones)[0]
+    return states
+
+
+def skipping(resident: Resident, layer: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Final hidden states with `layer` replaced by identity: it is not even computed."""
+    forward = layer.forward
+
+    def identity(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return hidden_states
+
+    layer.forward = identity  # type: ignore[method-assign]
+    try:
+        return resident.hidden(ids, mask)
+    finally:
+        layer.forward = forward  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

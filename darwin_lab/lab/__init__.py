@@ -1,0 +1,1 @@
+"""Floor 6: the store of scans and runs, jobs, lineage."""

@@ -1,0 +1,256 @@
+"""The lab's front desk: what the page and the shell ask for, and nothing about how it is done.
+
+Takes parents, genomes and settings; gives views of what the store holds. A `request_...` or `start_...` only queues a
+job and returns its id at once; a plain noun (`scan`, `score`, `run`, ...) only reads and returns None while there is
+nothing to read yet. Neither waits for a model, so every method may be called from a page's handler. `wait` is for the
+shell. One `Lab` a process and home; methods may be called from any thread.
+
+Knows no widget and no arithmetic. Every method raises LabError (one line) on bad input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darwin_lab.errors import LabError
+from darwin_lab.evolution.settings import EvolutionSettings
+from darwin_lab.lab import exporting, pairs, recipes, runs, scanning, scoring
+from darwin_lab.lab.home import lab_home, make_home
+from darwin_lab.lab.jobs import Jobs
+from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.store import Store
+from darwin_lab.lab.views import ExportView, JobView, RunView
+from darwin_lab.lab.workbench import Workbench
+from darwin_lab.progress import Tick, silent
+
+if TYPE_CHECKING:
+    from darwin_lab.genome.genome import Genome
+    from darwin_lab.merging.prescription import Prescription
+    from darwin_lab.merging.recipe import Recipe
+    from darwin_lab.mri.contrast import Contrast
+    from darwin_lab.mri.health import Health
+    from darwin_lab.mri.scan import Scan
+    from darwin_lab.mri.static import StaticProfile
+    from darwin_lab.scoring.score import Score
+
+
+class Lab:
+    """The facade. `home` defaults to `$DARWIN_LAB_HOME` or the user's data folder; `threads` to the CPU count."""
+
+    def __init__(self, home: str | Path | None = None, device: str = "cpu", threads: int | None = None) -> None:
+        self.store = Store(lab_home() if home is None else make_home(Path(home).expanduser()))
+        self.jobs = Jobs(self.store)
+        self.bench = Workbench(self.store, self.jobs, device, threads)
+
+    def close(self) -> None:
+        """Cancel what runs, wait for it to let go, close the store. What was cancelled this way can be resumed."""
+        self.jobs.close()
+        self.bench.release()
+        self.store.close()
+
+    # ------------------------------------------------------------------------------------------------ parents
+
+    def family_pair(self) -> Pair:
+        """The embedded family: father, mother and ancestor with their own items and probes."""
+        return self.open_pair("family:father", "family:mother", "family:ancestor")
+
+    def open_pair(
+        self,
+        father: str | Path,
+        mother: str | Path,
+        ancestor: str | Path | None = None,
+        *,
+        items: Sequence[str | Path] = (),
+        probes: str | Path | None = None,
+        split_seed: int = 0,
+    ) -> Pair:
+        """Open two parents (folder, Hub id, or family:NAME) and what they are measured with.
+
+        Reads configs and headers only. A pair that cannot be merged still opens: `pair.checks` says why, and
+        everything that needs a child raises LabError with the same words. `items` are JSONL files, split by
+        `split_seed` unless their rows say otherwise; without them `pair.items_by_split` is None (the family brings
+        its own). `probes` defaults to the family's own or the built-in set. The pair is remembered in the store.
+        """
+        return self.bench.remember(pairs.open_pair(father, mother, ancestor, items, probes, split_seed))
+
+    def pair(self, key: str) -> Pair:
+        """The pair with this key: open already, or opened again from what the store remembers."""
+        return self.bench.pair(key)
+
+    # ------------------------------------------------------------------------------------------------ MRI
+
+    def request_scan(self, pair: Pair, *, again: bool = False) -> list[str]:
+        """Queue what is missing of the MRI: father, mother, contrast, static profile. Ids of the jobs, in order.
+
+        Nothing is done twice: parts that are in the store are left out (all of them when the list is empty), parts
+        under way return the same job. `again` deletes the stored parts first.
+        """
+        return scanning.request(self.bench, pair, again=again)
+
+    def scan(self, pair: Pair, who: str) -> Scan | None:
+        """The newest scan of "father", "mother" or a child (its recipe hash); partial while it is being made.
+
+        `scan.probes` names the probes it holds so far; `pair.probes.texts` the probes it will hold.
+        """
+        return scanning.newest(self.bench, pair, who)
+
+    def scan_is_complete(self, pair: Pair, who: str) -> bool:
+        """True once that scan holds every probe of the pair."""
+        return scanning.complete(self.bench, pair, who)
+
+    def contrast(self, pair: Pair) -> Contrast | None:
+        """The causal gain of swapping each layer, per probe; partial while it is being made (methods.md 2)."""
+        return scanning.contrast(self.bench, pair)
+
+    def static(self, pair: Pair) -> StaticProfile | None:
+        """The static profile per tensor, or None until it was made."""
+        return scanning.static(self.bench, pair)
+
+    def prescription(self, pair: Pair, mode: str = "contrastive") -> Prescription | None:
+        """What the scans advise ("contrastive" or "card_v6"); None until both scans (and the contrast) are whole."""
+        return scanning.prescription(self.bench, pair, mode)
+
+    # ------------------------------------------------------------------------------------------------ genome
+
+    def advised_genome(self, pair: Pair, layout: str = "v6", mode: str = "contrastive", **options: Any) -> Genome:
+        """The genome the prescription translates to, or the layout's neutral one while there is none.
+
+        `options` are fields of Genome: seed, operator, reading, rescale, blocks.
+        """
+        return runs.advised_genome(self.bench, pair, layout, mode, options)
+
+    def recipe(self, pair: Pair, genome: Genome) -> Recipe:
+        """The child's recipe, one row a tensor; arithmetic only. It becomes known to the store by its hash.
+
+        Uses the pair's prescription when the layout has mri_trust above 0 and the scans are there.
+        """
+        return recipes.recipe(self.bench, pair, genome)
+
+    def recipe_of(self, pair: Pair, who: str) -> Recipe:
+        """The recipe of "father" (ratio 0), "mother" (1), "blend" (.5), or of a recipe hash seen before."""
+        return recipes.recipe_of(self.bench, pair, who)
+
+    def genome_of(self, pair: Pair, recipe_hash: str) -> Genome | None:
+        """The genome a known recipe came from; None for father, mother and blend."""
+        return recipes.genome_of(self.bench, pair, recipe_hash)
+
+    # ------------------------------------------------------------------------------------------------ score
+
+    def request_score(self, pair: Pair, genome: Genome | str, split: str = "selection") -> str:
+        """Queue the score of a genome, or of "father", "mother", "blend" or a recipe hash, on one split.
+
+        Jumps the queue: it runs between the candidates of an evolution. `split` is "selection" or "validation";
+        report items are only reached through `request_report`, which counts the look.
+        """
+        return scoring.request(self.bench, pair, recipes.resolve(self.bench, pair, genome), split)
+
+    def score(self, pair: Pair, who: str, split: str = "selection") -> Score | None:
+        """The stored score of "father", "mother", "blend" or a recipe hash on a whole split; None if there is none."""
+        return scoring.stored(self.bench, pair, who, split)
+
+    # ------------------------------------------------------------------------------------------------ evolution
+
+    def start_evolution(self, pair: Pair, settings: EvolutionSettings | None = None) -> str:
+        """Queue an evolution; its run id. With start "mri" it first makes whatever is missing of the scans."""
+        return runs.start(self.bench, pair, settings or EvolutionSettings())
+
+    def stop(self, run_id: str) -> None:
+        """Stop a run after the batch it is at; what was scored stays, and `resume` goes on from there."""
+        runs.stop(self.bench, run_id)
+
+    def resume(self, run_id: str) -> str:
+        """Continue a stopped, interrupted or failed run on the very same trajectory; the id of the new job."""
+        return runs.resume(self.bench, run_id)
+
+    def run(self, run_id: str) -> RunView:
+        """Everything recorded about one run. LabError for an id that is not there."""
+        return runs.view(self.bench, run_id)
+
+    def runs(self, pair_key: str | None = None) -> list[RunView]:
+        """All runs (of one pair), newest first, without candidates and generations."""
+        return runs.views(self.bench, pair_key)
+
+    # ------------------------------------------------------------------------------------------------ health
+
+    def request_health(self, pair: Pair, genome: Genome | str) -> str:
+        """Queue the scan of a child (a genome or a recipe hash) that its health is read from. Jumps the queue."""
+        return scanning.request_child(self.bench, pair, recipes.resolve(self.bench, pair, genome))
+
+    def health(self, pair: Pair, recipe_hash: str, **thresholds: float) -> Health | None:
+        """The child beside its parents; None until all three scans are whole. Thresholds as in `check_health`."""
+        return scanning.health(self.bench, pair, recipe_hash, thresholds)
+
+    # ------------------------------------------------------------------------------------------------ report
+
+    def request_report(self, pair: Pair, genome: Genome | str) -> str:
+        """Queue the score of a child, its father, mother and .5 blend on report items. Counts one look."""
+        return scoring.request_report(self.bench, pair, recipes.resolve(self.bench, pair, genome))
+
+    def report(self, pair: Pair, recipe_hash: str) -> dict[str, Any] | None:
+        """The report of a child, or None.
+
+        {"recipe_hash", "genome_hash", "n", "looks", "surpasses_both", "sentence",
+        "models": {"child" | "father" | "mother" | "blend": {"mean_acc", "mean_p_gold",
+                   "benchmarks": {task: {"n", "acc", "acc_norm", "p_gold", "interval": [lo, hi], "chance"}}}},
+        "tests": {"father" | "mother" | "blend": {"difference", "low", "high", "p", "n"}}} - child minus the other,
+        unweighted mean over tasks of acc, stratified paired permutation; interval 95 %.
+        """
+        return self.store.report(pair.key, recipe_hash)
+
+    def report_looks(self, pair: Pair) -> int:
+        """How often a child of this pair was scored on report items."""
+        return self.store.report_looks(pair.key)
+
+    # ------------------------------------------------------------------------------------------------ export
+
+    def request_export(
+        self,
+        pair: Pair,
+        genome: Genome | str,
+        out: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+        archive: bool | None = None,
+    ) -> str:
+        """Queue the writing of a child as a checkpoint folder, to `out` or the lab's exports folder.
+
+        `archive` also writes a zip of it beside the folder (default: only when `out` is None, for a page's download).
+        LabError at once if `out` exists and not `overwrite`.
+        """
+        target = None if out is None else Path(out).expanduser()
+        packed = target is None if archive is None else archive
+        return exporting.request(self.bench, pair, recipes.resolve(self.bench, pair, genome), target, overwrite, packed)
+
+    def export(self, pair: Pair, recipe_hash: str) -> ExportView | None:
+        """The newest export of a child that is still on disk, or None."""
+        return exporting.newest(self.bench, pair, recipe_hash)
+
+    # ------------------------------------------------------------------------------------------------ jobs
+
+    def job(self, job_id: str) -> JobView:
+        """One job. LabError for an id that is not there."""
+        return self.jobs.status(job_id)
+
+    def active_jobs(self) -> list[JobView]:
+        """Jobs that run or wait, in every process that uses this home: running first, then the queue in order."""
+        return self.jobs.active()
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job of this process at its next safe point; a queued one never starts. Over already: no effect."""
+        self.jobs.cancel(job_id)
+
+    def wait(self, job_id: str, tick: Tick = silent) -> Any:
+        """Block until a job is over, passing its progress to `tick`; what it returned.
+
+        LabError with the job's own words when it failed, `Cancelled` when it was stopped, RuntimeError for a fault of
+        ours. Whatever `tick` raises cancels the job first.
+        """
+        return self.jobs.wait(job_id, tick)
+
+    def check_id(self, value: str) -> str:
+        """A run or job id as it came from an address bar: itself, or LabError if no id looks like that."""
+        if not self.store.is_id(value):
+            raise LabError("that is not the id of a run; choose one from the list of runs")
+        return value

@@ -1,0 +1,61 @@
+"""Which process owns a piece of work, and whether it is still alive.
+
+A process takes an `Owner`: a locked file in the lab's folder. The operating system lets go of the lock when the
+process ends, however it ends, so a lock that can be taken belongs to nobody any more. Process ids would not do: they
+are used again. Knows nothing of jobs or runs.
+"""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import IO
+
+
+class Owner:
+    """This process's claim: `id` names it for as long as the process lives or until `release`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.id = secrets.token_hex(6)
+        self._path = folder / f"{self.id}.lock"
+        self._file = self._path.open("a+b")
+        _lock(self._file)
+
+    def release(self) -> None:
+        """Give the claim up; work recorded under this id then counts as left behind."""
+        if not self._file.closed:
+            self._file.close()
+            self._path.unlink(missing_ok=True)
+
+
+def is_alive(folder: Path, owner: str | None) -> bool:
+    """Whether the process that holds this claim still runs. A claim found dead is swept away."""
+    if not owner:
+        return False
+    path = folder / f"{owner}.lock"
+    try:
+        with path.open("r+b") as file:
+            _lock(file)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    path.unlink(missing_ok=True)
+    return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[bytes]) -> None:
+        """Take the lock or raise OSError at once."""
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[bytes]) -> None:
+        """Take the lock or raise OSError at once."""
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

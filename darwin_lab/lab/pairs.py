@@ -1,0 +1,127 @@
+"""Two parents opened together with what they are measured with: items by split and probes.
+
+Takes what a person types, gives a `Pair`. Reads configs, headers and text files; never loads a model. Knows no store.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from darwin_lab.checkpoint.anatomy import Anatomy, read_anatomy
+from darwin_lab.checkpoint.checkpoint import Checkpoint
+from darwin_lab.checkpoint.compare import Check, compare
+from darwin_lab.checkpoint.opening import FAMILY_FOLDER, open_checkpoint
+from darwin_lab.errors import LabError
+from darwin_lab.mri.probes import FAMILY_PROBES, GENERIC_PROBES, ProbeSet, load_probes
+from darwin_lab.scoring.items import Item, items_hash, load_items, split_items
+
+FAMILY_ITEMS = FAMILY_FOLDER / "items"
+_FAMILY = "family:"
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Father, mother, perhaps their ancestor, and what they are measured with.
+
+    key             12 hex digits: content of the parents, items, split and probes
+    anatomy         the father's, which is the child's
+    checks          the compatibility report; `compatible` when all are ok
+    items_by_split  "selection", "validation", "report" -> items, or None without items
+    refs            how to open this pair again (JSON)
+    """
+
+    key: str
+    father: Checkpoint
+    mother: Checkpoint
+    ancestor: Checkpoint | None
+    anatomy: Anatomy
+    checks: tuple[Check, ...]
+    items_by_split: Mapping[str, list[Item]] | None
+    probes: ProbeSet
+    refs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def compatible(self) -> bool:
+        """Whether the parents can be merged."""
+        return all(check.ok for check in self.checks)
+
+    @cached_property
+    def ids(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Split -> task -> ids of its items, in order; empty without items."""
+        table: dict[str, dict[str, list[str]]] = {}
+        for split, items in (self.items_by_split or {}).items():
+            for item in items:
+                table.setdefault(split, {}).setdefault(item.task, []).append(item.id)
+        return {split: {task: tuple(ids) for task, ids in tasks.items()} for split, tasks in table.items()}
+
+    def require_mergeable(self) -> None:
+        """LabError with the first failed check of a pair that cannot be merged."""
+        for check in self.checks:
+            if not check.ok:
+                raise LabError(f"parents differ in {check.what}: {check.father} against {check.mother}; {check.remedy}")
+
+    def items(self, split: str) -> list[Item]:
+        """The items of a split. LabError when this pair has none."""
+        if self.items_by_split is None:
+            raise LabError("these parents have no items yet; give one or more JSONL files of items when opening them")
+        found = self.items_by_split.get(split)
+        if found is None:
+            raise LabError(f"unknown split {split!r}; choose one of {', '.join(self.items_by_split)}")
+        if not found:
+            raise LabError(f"no {split} items in these files; add items or mark some with meta.split = {split!r}")
+        return found
+
+
+def open_pair(
+    father: str | Path,
+    mother: str | Path,
+    ancestor: str | Path | None = None,
+    items: Sequence[str | Path] = (),
+    probes: str | Path | None = None,
+    split_seed: int = 0,
+) -> Pair:
+    """Open a pair; see `Lab.open_pair`. LabError for whatever cannot be opened or read."""
+    members = [open_checkpoint(ref) for ref in (father, mother, *([ancestor] if ancestor else []))]
+    is_family = all(str(ref).startswith(_FAMILY) for ref in (father, mother))
+    item_files = [Path(path) for path in items] or (sorted(FAMILY_ITEMS.glob("*.jsonl")) if is_family else [])
+    probe_file = Path(probes) if probes else (FAMILY_PROBES if is_family else GENERIC_PROBES)
+    loaded = load_items(item_files) if item_files else None
+    probe_set = load_probes(probe_file)
+    refs = {
+        "father": _lasting(father),
+        "mother": _lasting(mother),
+        "ancestor": _lasting(ancestor) if ancestor else None,
+        "items": [_lasting(path) for path in items],
+        "probes": _lasting(probes) if probes else None,
+        "split_seed": split_seed,
+    }
+    content = [member.fingerprint for member in members]
+    measured = [items_hash(loaded) if loaded else None, split_seed, probe_set.hash]
+    return Pair(
+        key=hashlib.sha256(json.dumps([content, measured]).encode()).hexdigest()[:12],
+        father=members[0],
+        mother=members[1],
+        ancestor=members[2] if ancestor else None,
+        anatomy=read_anatomy(members[0]),
+        checks=compare(*members),
+        items_by_split=split_items(loaded, split_seed) if loaded else None,
+        probes=probe_set,
+        refs=refs,
+    )
+
+
+def reopen(refs: Mapping[str, Any]) -> Pair:
+    """Open a pair again from the `refs` of an earlier one."""
+    return open_pair(
+        refs["father"], refs["mother"], refs["ancestor"], refs["items"], refs["probes"], refs["split_seed"]
+    )
+
+
+def _lasting(ref: str | Path) -> str:
+    """A reference that means the same from any working directory."""
+    path = Path(ref).expanduser()
+    return str(path.resolve()) if path.exists() else str(ref)

@@ -1,0 +1,176 @@
+"""Which experts work: utilisation, dead experts with a certificate, entropies, concentration.
+
+Takes how often each expert of each MoE layer was chosen in each text, and the router's mean probabilities; gives
+arrays per layer and expert. Dead always means dead *on these probes*, and is claimed only when the texts are long
+enough to show it. Must not know: models, tensors, torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+DEAD = 0.05
+"""An expert is dead when its utilisation is below this share of 1/E (methods, section 4)."""
+COLD = 0.2
+"""An expert is cold when its utilisation is below this share of 1/E."""
+PRESENCE = 0.05
+"""The card's rule: an expert is dead when it fires in under this share of the samples."""
+TOKENS_PER_EXPERT = 60.0
+"""Dead can be certified with more than this many tokens x E/k: the rule of three (3/T) must pass below `DEAD` k/E."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertReport:
+    """Diagnostics of the M MoE layers with E experts each, over P probes; arrays are indexed by MoE layer in order."""
+
+    layers: tuple[int, ...]
+    """Decoder layer of each MoE layer."""
+    probes: tuple[str, ...]
+    tokens: int
+    utilisation: Floats
+    """[M, E] c_e / (k T) over all probes; each row sums to 1, uniform is 1/E."""
+    by_probe: Floats
+    """[P, M, E] the same, one probe at a time."""
+    upper: Floats
+    """[M, E] one-sided upper 95 % bound of the utilisation, texts as clusters."""
+    dead: Mask
+    """[M, E] upper bound below .05/E; all False unless `certified`."""
+    cold: Mask
+    """[M, E] upper bound below .2/E."""
+    presence: Floats
+    """[M, E] share of texts in which the expert is chosen at least once (the card's rule: dead below .05)."""
+    dead_share: Floats
+    """[M] share of dead experts; NaN unless `certified`."""
+    certified: bool
+    note: str
+    load_entropy: Floats
+    """[M] H(u) / ln E, in [0, 1]."""
+    token_entropy: Floats
+    """[M] E_t H(p_t) / ln E, in [0, 1]."""
+    specialisation: Floats
+    """[M] H(mean p) - E_t H(p_t), in nats: what knowing the token tells about the expert."""
+    gini: Floats
+    """[M] inequality of the load: 0 all alike, towards 1 one expert does all."""
+    variation: Floats
+    """[M] coefficient of variation of the load."""
+    max_load: Floats
+    """[M] max(u) x E: 1 is even."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists; what was not certified is null."""
+        return {
+            "layers": list(self.layers),
+            "tokens": self.tokens,
+            "certified": self.certified,
+            "note": self.note,
+            "dead": [np.flatnonzero(row).tolist() for row in self.dead] if self.certified else None,
+            "dead_share": self.dead_share.tolist() if self.certified else None,
+            "utilisation": self.utilisation.tolist(),
+            "load_entropy": self.load_entropy.tolist(),
+            "token_entropy": self.token_entropy.tolist(),
+            "specialisation": self.specialisation.tolist(),
+            "gini": self.gini.tolist(),
+            "max_load": self.max_load.tolist(),
+        }
+
+
+def expert_report(
+    counts: Mapping[str, NDArray[Any]],
+    lengths: Mapping[str, NDArray[Any]],
+    router: Mapping[str, Mapping[str, NDArray[Any]]],
+    layers: tuple[int, ...],
+    top_k: int,
+) -> ExpertReport:
+    """Diagnostics from `counts` (probe -> [texts, M, E] times chosen), `lengths` (probe -> [texts] real tokens) and
+    `router` (probe -> {"token_entropy" [M] nats, "mean_p" [M, E]}, means over that probe's tokens).
+
+    Source: methods, section 4.
+    """
+    probes = tuple(counts)
+    pooled = np.concatenate([np.asarray(counts[probe], dtype=np.float64) for probe in probes])
+    tokens_of = np.concatenate([np.asarray(lengths[probe], dtype=np.float64) for probe in probes])
+    tokens, experts = float(tokens_of.sum()), pooled.shape[-1]
+    share = np.asarray([np.asarray(lengths[probe], dtype=np.float64).sum() / tokens for probe in probes])
+    entropy = np.tensordot(share, np.stack([router[p]["token_entropy"] for p in probes]).astype(np.float64), 1)
+    mean_p = np.tensordot(share, np.stack([router[p]["mean_p"] for p in probes]).astype(np.float64), 1)
+    use = pooled.sum(0) / (top_k * tokens)
+    bound = upper_utilisation(pooled, tokens_of, top_k)
+    needed = tokens_needed(experts, top_k)
+    certified = tokens > needed
+    dead = (bound < DEAD / experts) & certified
+    note = (
+        f"dead on these probes: {tokens:,.0f} tokens read, {needed:,.0f} needed"
+        if certified
+        else f"not enough tokens: {tokens:,.0f} read, more than {needed:,.0f} needed to call an expert dead"
+    )
+    return ExpertReport(
+        layers=layers,
+        probes=probes,
+        tokens=int(tokens),
+        utilisation=use,
+        by_probe=np.stack([utilisation(counts[probe], lengths[probe], top_k) for probe in probes]),
+        upper=bound,
+        dead=dead,
+        cold=bound < COLD / experts,
+        presence=(pooled > 0).mean(0),
+        dead_share=dead.mean(-1) if certified else np.full(len(layers), np.nan),
+        certified=certified,
+        note=note,
+        load_entropy=_entropy(use) / np.log(experts),
+        token_entropy=entropy / np.log(experts),
+        specialisation=np.maximum(_entropy(mean_p) - entropy, 0),
+        gini=_gini(use),
+        variation=use.std(-1) * experts,
+        max_load=use.max(-1) * experts,
+    )
+
+
+def tokens_needed(experts: int, top_k: int) -> float:
+    """Tokens above which an expert never chosen can be called dead: 60 E/k (1,920 for 8 of 256)."""
+    return TOKENS_PER_EXPERT * experts / top_k
+
+
+def utilisation(counts: NDArray[Any], lengths: NDArray[Any], top_k: int) -> Floats:
+    """[texts, M, E] counts and [texts] tokens -> [M, E] c_e / (k T)."""
+    share: Floats = np.asarray(counts, dtype=np.float64).sum(0) / (top_k * float(np.sum(lengths)))
+    return share
+
+
+def upper_utilisation(counts: NDArray[Any], lengths: NDArray[Any], top_k: int) -> Floats:
+    """One-sided upper 95 % bound of the utilisation, [texts, M, E] counts and [texts] tokens -> [M, E].
+
+    A token chooses an expert or not, so its chance k u has a Clopper-Pearson bound; tokens of one text are not
+    independent, so counts and tokens are first divided by the design effect (variance between texts over binomial
+    variance, never below 1). An expert never chosen gets the rule of three, 3/T. Ours.
+    """
+    chosen = np.asarray(counts, dtype=np.float64)
+    tokens_of = np.asarray(lengths, dtype=np.float64)
+    texts, tokens = len(tokens_of), tokens_of.sum()
+    chance = chosen.sum(0) / tokens
+    between = ((chosen - chance * tokens_of[:, None, None]) ** 2).sum(0) * texts / max(texts - 1, 1)
+    binomial = tokens * chance * (1 - chance)
+    effect = np.maximum(np.divide(between, binomial, out=np.ones_like(between), where=binomial > 0), 1)
+    hits, trials = chosen.sum(0) / effect, tokens / effect
+    bound: Floats = np.minimum(beta.ppf(0.95, hits + 1, np.maximum(trials - hits, 1e-9)), 1.0) / top_k
+    return bound
+
+
+def _entropy(p: Floats) -> Floats:
+    """Nats, over the last axis."""
+    entropy: Floats = -(p * np.log(np.where(p > 0, p, 1.0))).sum(-1)
+    return entropy
+
+
+def _gini(p: Floats) -> Floats:
+    """Gini coefficient of shares that sum to 1, over the last axis."""
+    n = p.shape[-1]
+    ranks = np.arange(1, n + 1)
+    gini: Floats = (2 * (np.sort(p, -1) * ranks).sum(-1) / np.maximum(p.sum(-1), 1e-12) - (n + 1)) / n
+    return gini

@@ -1,0 +1,338 @@
+"""The health check: a child's scan beside those of both parents.
+
+Takes three scans of the same probes; gives, per layer and probe, what went wrong, a verdict in one sentence, and the
+parent each failing layer should move towards. The thresholds are ours; they are parameters and stay in the result.
+Must not know: recipes, tensors, how a scan was made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darwin_lab.errors import LabError
+from darwin_lab.mri.advantage import probe_weights
+from darwin_lab.mri.record import MEASURES, Scan, shared_probes
+from darwin_lab.statistics.bootstrap import bootstrap_mean
+
+Floats = NDArray[np.float64]
+WHO = ("child", "father", "mother")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where health ends. Source: methods, section 6 (ours, adjustable)."""
+
+    interference_factor: float = 1.25
+    interference_margin: float = 0.02
+    """Interference: I_child > factor x max(I_A, I_B) + margin."""
+    loss_quantile: float = 0.75
+    loss_factor: float = 0.5
+    """Function loss: max(I_A, I_B) above its quantile over layers, and I_child below factor of it."""
+    watch_layers: float = 0.0
+    """Above this share of layers flagged, a child is at least to be watched."""
+    unhealthy_layers: float = 0.25
+    """Above this share of layers flagged, a child is unhealthy."""
+    worse_nll: float = 0.0
+    """A probe is lost when the child's NLL is above both parents' by more than this (nats), the interval included."""
+    broken_nll: float = 0.5
+    """A probe is broken, and the child unhealthy, when it is above both by more than this (nats)."""
+    measure: str = "skip"
+    """Importance that is compared."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer under one probe."""
+
+    layer: int
+    probe: str
+    child: float
+    father: float
+    mother: float
+    interference: bool
+    function_loss: bool
+
+
+@dataclass(frozen=True)
+class NllRow:
+    """One probe: NLL of the three (nats a token), child minus each parent with its paired 95 % interval over texts."""
+
+    probe: str
+    texts: int
+    tokens: int
+    child: float
+    father: float
+    mother: float
+    child_minus_father: tuple[float, float, float]
+    """(mean, low, high); the interval is NaN for a single text."""
+    child_minus_mother: tuple[float, float, float]
+    lost: bool
+    """Worse than both parents, intervals included."""
+
+
+@dataclass(frozen=True)
+class Transplant:
+    """A golden layer: does the child hold what the mother's layer does there?"""
+
+    layer: int
+    successful: bool
+    probes: tuple[str, ...]
+    """Probes on which the mother reads better than the father: those the layer was wanted for."""
+    failed: tuple[str, ...]
+    """Of these, where the child falls short of the mother's interval in importance or NLL."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What would mend a flagged layer."""
+
+    layer: int
+    towards: str
+    """"father" or "mother": the one with the lower NLL on the probes where the layer fails."""
+    gap: float
+    """How much lower (nats a token)."""
+    probes: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Health:
+    """The result. `layer_importance[who]` is [L], weighted over the skills; `rows` hold every layer x probe."""
+
+    child: str
+    father: str
+    mother: str
+    verdict: str
+    """healthy, watch or unhealthy."""
+    sentence: str
+    rows: tuple[LayerRow, ...]
+    nll: tuple[NllRow, ...]
+    layer_importance: dict[str, tuple[float, ...]]
+    dead_share: dict[str, tuple[float, ...] | None]
+    """Per MoE layer; None where not certified or without experts."""
+    moe_layers: tuple[int, ...]
+    transplants: tuple[Transplant, ...]
+    advice: tuple[Advice, ...]
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    @property
+    def flagged_layers(self) -> tuple[int, ...]:
+        """Layers with interference or function loss under any probe."""
+        return tuple(sorted({row.layer for row in self.rows if row.interference or row.function_loss}))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; an unknown interval is null."""
+        data: dict[str, Any] = _plain({"version": 1, **asdict(self), "flagged_layers": self.flagged_layers})
+        return data
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "Health":
+        """The inverse of `to_json`. Raises `LabError` for anything else."""
+        try:
+            return Health(
+                child=data["child"],
+                father=data["father"],
+                mother=data["mother"],
+                verdict=data["verdict"],
+                sentence=data["sentence"],
+                rows=tuple(LayerRow(**row) for row in data["rows"]),
+                nll=tuple(
+                    NllRow(
+                        **{
+                            **row,
+                            "child_minus_father": _triple(row["child_minus_father"]),
+                            "child_minus_mother": _triple(row["child_minus_mother"]),
+                        }
+                    )
+                    for row in data["nll"]
+                ),
+                layer_importance={who: tuple(values) for who, values in data["layer_importance"].items()},
+                dead_share={who: None if v is None else tuple(v) for who, v in data["dead_share"].items()},
+                moe_layers=tuple(data["moe_layers"]),
+                transplants=tuple(
+                    Transplant(row["layer"], row["successful"], tuple(row["probes"]), tuple(row["failed"]))
+                    for row in data["transplants"]
+                ),
+                advice=tuple(Advice(**{**row, "probes": tuple(row["probes"])}) for row in data["advice"]),
+                thresholds=Thresholds(**data["thresholds"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise LabError(f"not a health check ({error}); run it again") from error
+
+
+def check_health(
+    child: Scan, father: Scan, mother: Scan, golden: Sequence[int] = (), thresholds: Thresholds | None = None
+) -> Health:
+    """Compare a child's scan with both parents' on the probes all three hold.
+
+    `golden`: layers where the mother leads. Raises `LabError` for scans that cannot be compared.
+    Source: methods, section 6.
+    """
+    limits = thresholds or Thresholds()
+    probes = shared_probes(child, father, mother)
+    rows = tuple(row for probe in probes for row in _layer_rows(child, father, mother, probe, limits))
+    nll = tuple(_nll_row(child, father, mother, probe, limits) for probe in probes)
+    flagged = sorted({row.layer for row in rows if row.interference or row.function_loss})
+    transplants = tuple(_transplant(child, father, mother, layer, probes, limits) for layer in golden)
+    broken_at = _not_finite(child, probes)
+    verdict, sentence = _verdict(child, rows, nll, transplants, broken_at, limits)
+    share = probe_weights(probes)
+    scans = dict(zip(WHO, (child, father, mother), strict=True))
+    return Health(
+        child=child.model,
+        father=father.model,
+        mother=mother.model,
+        verdict=verdict,
+        sentence=sentence,
+        rows=rows,
+        nll=nll,
+        layer_importance={who: _mean_importance(scan, share, limits.measure) for who, scan in scans.items()},
+        dead_share={who: _dead_share(scan) for who, scan in scans.items()},
+        moe_layers=child.moe_layers,
+        transplants=transplants,
+        advice=tuple(_advice(layer, rows, nll) for layer in flagged),
+        thresholds=limits,
+    )
+
+
+def _layer_rows(child: Scan, father: Scan, mother: Scan, probe: str, limits: Thresholds) -> list[LayerRow]:
+    own, a, b = (scan.importance(limits.measure)[probe] for scan in (child, father, mother))
+    most = np.maximum(a, b)
+    interference = own > limits.interference_factor * most + limits.interference_margin
+    function_loss = (most > np.quantile(most, limits.loss_quantile)) & (own < limits.loss_factor * most)
+    return [
+        LayerRow(
+            layer, probe, float(own[layer]), float(a[layer]), float(b[layer]),
+            bool(interference[layer]), bool(function_loss[layer]),
+        )
+        for layer in range(child.layers)
+    ]  # fmt: skip
+
+
+def _nll_row(child: Scan, father: Scan, mother: Scan, probe: str, limits: Thresholds) -> NllRow:
+    weights = child.weights("nll", probe)
+    beyond = []
+    for parent in (father, mother):
+        difference = child.nll[probe].astype(np.float64) - parent.nll[probe]
+        mean, low, high, _ = bootstrap_mean(difference, weights)
+        beyond.append((float(mean), float(low), float(high)))
+    own, a, b = (scan.mean_nll()[probe] for scan in (child, father, mother))
+    lost = all(low > limits.worse_nll for _, low, _ in beyond)
+    return NllRow(probe, child.texts[probe], child.tokens[probe], own, a, b, beyond[0], beyond[1], lost)
+
+
+def _transplant(
+    child: Scan, father: Scan, mother: Scan, layer: int, probes: tuple[str, ...], limits: Thresholds
+) -> Transplant:
+    """Importance and NLL of the child not below, respectively not above, the mother's interval."""
+    if not 0 <= layer < child.layers:
+        raise LabError(f"golden layer {layer} is not one of this model's {child.layers} layers; prescribe again")
+    father_nll, mother_nll = father.mean_nll(), mother.mean_nll()
+    wanted = tuple(probe for probe in probes if mother_nll[probe] < father_nll[probe]) or probes
+    failed = []
+    for probe in wanted:
+        least = float(mother.interval(limits.measure, probe)[layer, 0])
+        most = float(bootstrap_mean(mother.nll[probe], mother.weights("nll", probe))[2])
+        importance = float(child.importance(limits.measure)[probe][layer])
+        if importance < least or child.mean_nll()[probe] > most:
+            failed.append(probe)
+    return Transplant(layer, not failed, wanted, tuple(failed))
+
+
+def _verdict(
+    child: Scan,
+    rows: Sequence[LayerRow],
+    nll: Sequence[NllRow],
+    transplants: Sequence[Transplant],
+    broken_at: str | None,
+    limits: Thresholds,
+) -> tuple[str, str]:
+    if broken_at is not None:
+        return "unhealthy", f"{child.model} is unhealthy: its scan holds values that are not finite ({broken_at})."
+    interfering = sorted({row.layer for row in rows if row.interference})
+    losing = sorted({row.layer for row in rows if row.function_loss})
+    share = len({*interfering, *losing}) / child.layers
+    lost = [row for row in nll if row.lost]
+    broken = [row for row in lost if min(row.child_minus_father[0], row.child_minus_mother[0]) > limits.broken_nll]
+    missed = [transplant.layer for transplant in transplants if not transplant.successful]
+    if broken or share > limits.unhealthy_layers:
+        verdict = "unhealthy"
+    elif share > limits.watch_layers or lost or missed:
+        verdict = "watch"
+    else:
+        verdict = "healthy"
+    reasons = []
+    if interfering:
+        reasons.append(f"interference in {_layers(interfering)}")
+    if losing:
+        reasons.append(f"function lost in {_layers(losing)}")
+    if lost:
+        reasons.append(f"worse than both parents on {', '.join(row.probe for row in lost)}")
+    if missed:
+        reasons.append(f"transplant incomplete in golden {_layers(missed)}")
+    words = "needs watching" if verdict == "watch" else f"is {verdict}"
+    because = "; ".join(reasons) or "no layer interferes, none lost its function, no probe is worse than both parents"
+    return verdict, f"{child.model} {words}: {because}."
+
+
+def _advice(layer: int, rows: Sequence[LayerRow], nll: Sequence[NllRow]) -> Advice:
+    """Towards the parent with the lower NLL, token-weighted over the probes under which the layer is flagged."""
+    failing = [row for row in rows if row.layer == layer and (row.interference or row.function_loss)]
+    probes = tuple(row.probe for row in failing)
+    concerned = [row for row in nll if row.probe in probes]
+    predicted = np.asarray([row.tokens - row.texts for row in concerned], dtype=np.float64)
+    father = float(np.average([row.father for row in concerned], weights=predicted))
+    mother = float(np.average([row.mother for row in concerned], weights=predicted))
+    what = [word for word, flags in (
+        ("interference", [row.interference for row in failing]),
+        ("function loss", [row.function_loss for row in failing]),
+    ) if any(flags)]  # fmt: skip
+    towards = "mother" if mother < father else "father"
+    better, other = (mother, father) if towards == "mother" else (father, mother)
+    reason = f"{' and '.join(what)} on {', '.join(probes)}; NLL {better:.3f} against {other:.3f}"
+    return Advice(layer, towards, abs(father - mother), probes, reason)
+
+
+def _mean_importance(scan: Scan, share: dict[str, float], measure: str) -> tuple[float, ...]:
+    importance = scan.importance(measure)
+    mean = sum((weight * importance[probe] for probe, weight in share.items()), np.zeros(scan.layers))
+    return tuple(float(value) for value in mean)
+
+
+def _dead_share(scan: Scan) -> tuple[float, ...] | None:
+    report = scan.expert_report()
+    if report is None or not report.certified:
+        return None
+    return tuple(float(value) for value in report.dead_share)
+
+
+def _not_finite(scan: Scan, probes: tuple[str, ...]) -> str | None:
+    for probe in probes:
+        if not np.isfinite(scan.nll[probe]).all():
+            return f"NLL of {probe}"
+        for measure in MEASURES:
+            bad = np.flatnonzero(~np.isfinite(scan.per_text[measure][probe]).all(axis=0))
+            if len(bad):
+                return f"{measure} of {probe}, layer {bad[0]}"
+    return None
+
+
+def _layers(layers: Sequence[int]) -> str:
+    return f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(map(str, layers))}"
+
+
+def _triple(values: Sequence[float | None]) -> tuple[float, float, float]:
+    mean, low, high = (np.nan if value is None else float(value) for value in values)
+    return mean, low, high
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists and numbers that are not finite as null, all the way down."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,111 @@
+"""Numbers out of one batch of hidden states: token batches, cosine distances, next-token losses.
+
+Takes token ids and the final normed hidden states of several branches of the same texts (branch 0 is the plain pass);
+gives one number per branch and text. Logits are formed for a block of positions at a time, so a large vocabulary
+costs one block and never [branches, texts, tokens, vocabulary].
+Must not know: how the branches were made (skip, swap), probes' meanings, files.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darwin_lab.errors import LabError
+
+LOGIT_BLOCK = 1 << 21
+"""Elements of one block of logits: 8 MB in float32."""
+FEWEST_ROWS = 64
+"""Rows of a block, however large the vocabulary: fewer would read the output matrix too often."""
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str], probe: str, max_tokens: int) -> list[list[int]]:
+    """Token ids per text, each cut to `max_tokens`.
+
+    Raises `LabError` for a probe without texts and for a text of fewer than two tokens (nothing to predict).
+    """
+    if not texts:
+        raise LabError(f"probe {probe} has no text; give at least one text of two tokens or more")
+    encoded = []
+    for index, text in enumerate(texts):
+        ids = list(tokenizer(text)["input_ids"])[:max_tokens]
+        if len(ids) < 2:
+            raise LabError(
+                f"probe {probe}, text {index + 1} ({text[:30]!r}) is {len(ids)} token long; "
+                "a next token needs at least two: lengthen or remove it"
+            )
+        encoded.append(ids)
+    return encoded
+
+
+def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices of texts in batches of like length, each at most `batch_tokens` padded tokens (at least one text).
+
+    Sorted by length, ties by position: the same lengths give the same plan.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if batches and (len(batches[-1]) + 1) * lengths[index] <= batch_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def cosine_distance(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
+    """1 - cos over the last axis of [B, T, H], mean over real tokens of `mask` [B, T] -> float64 [B], never below 0.
+
+    Source: `skip` and `influence` of the method sheet (ShortGPT, arXiv 2403.03853, for the latter).
+    """
+    cosine = torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=-1).double()
+    weight = mask.double()
+    return (((1 - cosine) * weight).sum(-1) / weight.sum(-1)).clamp_min(0)
+
+
+def next_token_losses(
+    logits_of: Callable[[Tensor], Tensor], states: Tensor, input_ids: Tensor, mask: Tensor, *, divergence: bool
+) -> tuple[Tensor, Tensor]:
+    """Mean next-token NLL per branch and text, and KL(plain || branch) of the next-token distribution, in nats.
+
+    `states` [R, B, T, H] final normed hidden, branch 0 plain; `input_ids`, `mask` [B, T], right-padded. Gives
+    float64 [R, B] each; means run over the tokens that predict a real token. KL is zero unless `divergence`.
+    """
+    texts, positions = torch.nonzero((mask[:, 1:] * mask[:, :-1]).bool(), as_tuple=True)
+    targets = input_ids[texts, positions + 1]
+    branches, vocabulary = states.shape[0], logits_of(states[0, :1, 0]).shape[-1]
+    rows = max(FEWEST_ROWS, LOGIT_BLOCK // vocabulary)
+    nll = torch.empty(branches, len(texts), dtype=torch.float64)
+    kl = torch.zeros_like(nll)
+    for start in range(0, len(texts), rows):
+        block = slice(start, start + rows)
+        hidden = states[:, texts[block], positions[block]]
+        target = targets[block, None]
+        plain = torch.log_softmax(logits_of(hidden[0]).float(), -1)
+        nll[0, block] = -plain.gather(-1, target)[:, 0].double().cpu()
+        probability = plain.exp() if divergence else plain
+        negentropy = torch.linalg.vecdot(probability, plain) if divergence else plain
+        for branch in range(1, branches):
+            logits = logits_of(hidden[branch]).float()
+            normaliser = torch.logsumexp(logits, -1)
+            nll[branch, block] = (normaliser - logits.gather(-1, target)[:, 0]).double().cpu()
+            if not divergence:
+                continue
+            cross = torch.linalg.vecdot(probability, logits) - normaliser
+            kl[branch, block] = (negentropy - cross).clamp_min(0).double().cpu()
+    share = torch.zeros(len(input_ids), len(texts), dtype=torch.float64)
+    share[texts.cpu(), torch.arange(len(texts))] = 1
+    share /= share.sum(-1, keepdim=True)
+    return (share @ nll.T).T, (share @ kl.T).T
+
+
+def first_broken_layer(inputs: Sequence[Tensor], outputs: Sequence[Tensor], final: Tensor, mask: Tensor) -> str | None:
+    """Where activations stop being finite: "the embedding", "layer 3", "the final norm", or None.
+
+    `inputs`, `outputs` [L][B, T, H] of every layer, `final` [B, T, H] after the last norm; only real tokens count.
+    """
+    real = mask.bool()
+    if bool(torch.isfinite(final[real]).all()):
+        return None
+    stages = [("the embedding", inputs[0]), *((f"layer {layer}", output) for layer, output in enumerate(outputs))]
+    return next((name for name, states in stages if not bool(torch.isfinite(states[real]).all())), "the final norm")

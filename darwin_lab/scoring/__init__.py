@@ -1,0 +1,1 @@
+"""Floor 4: benchmark items and how a model answers them."""

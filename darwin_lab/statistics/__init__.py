@@ -1,0 +1,1 @@
+"""Floor 2: intervals and paired tests."""

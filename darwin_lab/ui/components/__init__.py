@@ -1,0 +1,1 @@
+"""Browser components the page is built from."""

@@ -1,0 +1,83 @@
+// A table that stays readable: sorts on a click on its head, filters, marks the chosen row, fires `select` with the row's
+// id, exports CSV. `props.value` = {columns: [{label, kind, digits, title}], rows: [{id, cells, tone}], chosen, empty}.
+const root = element.querySelector('.dl-data'), scroll = root.querySelector('.dl-scroll'), filter = root.querySelector('input'), count = root.querySelector('.dl-count');
+let order = null, text = '';
+function make(tag, className, words) { const e = document.createElement(tag); if (className) e.className = className; if (words != null) e.textContent = words; return e; }
+function shown(value, column) {
+  if (value == null) return '–';
+  if (typeof value !== 'number') return String(value);
+  if (column.kind === 'share') return (100 * value).toFixed(column.digits ?? 1) + ' %';
+  return column.digits == null ? value.toLocaleString('en') : (column.kind === 'signed' && value > 0 ? '+' : '') + value.toFixed(column.digits);
+}
+function cell_of(value, column, range) {
+  const cell = make('td');
+  if (typeof value === 'number' || column.kind === 'number') cell.className = 'num';
+  if (column.kind === 'code') cell.className = 'code';
+  if (column.kind === 'mark' && value) {
+    const mark = make('span', 'dl-mark ' + value.tone, value.words);
+    cell.append(mark);
+    return cell;
+  }
+  if (column.kind === 'bar' && typeof value === 'number') {
+    const bar = make('span', 'dl-bar');
+    bar.style.setProperty('--w', range[1] > range[0] ? 4 + 96 * (value - range[0]) / (range[1] - range[0]) + '%' : '100%');
+    cell.classList.add('bar');
+    cell.append(bar);
+  }
+  cell.append(shown(value, column));
+  return cell;
+}
+function paint() {
+  const value = props.value || {}, columns = value.columns || [];
+  let rows = value.rows || [];
+  root.dataset.rows = rows.length;
+  if (!rows.length) { scroll.replaceChildren(make('p', 'dl-nothing', value.empty || 'Nothing here yet.')); count.textContent = ''; return; }
+  const wanted = filter ? filter.value.trim().toLowerCase() : '';
+  if (wanted) rows = rows.filter(row => row.cells.some(c => String(c?.words ?? c ?? '').toLowerCase().includes(wanted)));
+  if (order) {
+    const [at, sign] = order, key = row => row.cells[at]?.words ?? row.cells[at];
+    rows = [...rows].sort((a, b) => { const x = key(a), y = key(b); if (x == null) return 1; if (y == null) return -1; return sign * (typeof x === 'number' && typeof y === 'number' ? x - y : String(x).localeCompare(String(y), 'en', {numeric: true})); });
+  }
+  const ranges = columns.map((c, i) => { const all = (value.rows || []).map(r => r.cells[i]).filter(v => typeof v === 'number'); return [Math.min(...all), Math.max(...all)]; });
+  const grid = make('table'), head = grid.createTHead().insertRow(), lines = grid.createTBody();
+  columns.forEach((column, i) => {
+    const th = make('th', ['number', 'bar', 'share', 'signed'].includes(column.kind) ? 'num' : ''), press = make('button', '', column.label);
+    press.type = 'button';
+    press.title = column.title || `Sort by ${column.label}`;
+    press.addEventListener('click', () => { order = order && order[0] === i ? (order[1] === -1 ? [i, 1] : null) : [i, -1]; paint(); });
+    if (order && order[0] === i) th.setAttribute('aria-sort', order[1] === 1 ? 'ascending' : 'descending');
+    th.scope = 'col';
+    th.append(press);
+    head.append(th);
+  });
+  for (const row of rows) {
+    const line = lines.insertRow();
+    line.dataset.id = row.id;
+    if (row.tone) line.classList.add(row.tone);
+    if (props.pick) { line.tabIndex = 0; line.setAttribute('aria-selected', String(row.id === value.chosen)); }
+    row.cells.forEach((c, i) => line.append(cell_of(c, columns[i], ranges[i])));
+  }
+  const at = [scroll.scrollTop, scroll.scrollLeft];
+  scroll.replaceChildren(grid);
+  [scroll.scrollTop, scroll.scrollLeft] = at;
+  count.textContent = rows.length === value.rows.length ? `${rows.length} rows` : `${rows.length} of ${value.rows.length} rows`;
+}
+function chosen(event) {
+  const line = event.target.closest('tbody tr');
+  if (line && props.pick) trigger('select', {id: line.dataset.id});
+}
+scroll.addEventListener('click', chosen);
+scroll.addEventListener('keydown', event => { if (event.key === 'Enter' || event.key === ' ') { if (event.target.closest('tbody tr')) { event.preventDefault(); chosen(event); } } });
+filter?.addEventListener('input', paint);
+root.querySelector('.dl-csv')?.addEventListener('click', () => {
+  const quoted = v => { const s = String(v?.words ?? v ?? ''); return /[",\n]/.test(s) ? '"' + s.replace(/"/g, '""') + '"' : s; };
+  const words = [props.value.columns.map(c => quoted(c.label)), ...props.value.rows.map(r => r.cells.map(quoted))].map(r => r.join(',')).join('\n');
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([words], {type: 'text/csv'}));
+  link.download = props.filename + '.csv';
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+});
+function feed() { const now = JSON.stringify(props.value); if (now !== text) { text = now; paint(); } }
+watch('value', feed);
+feed();

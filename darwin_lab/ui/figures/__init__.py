@@ -1,0 +1,1 @@
+"""One module a chart: data in, plotly figure out."""

@@ -1,0 +1,131 @@
+"""How the page looks: one gradio theme and one style sheet, both bundled; no font comes from the network.
+
+IBM Plex in the weights 400 and 700: the other weights in gradio's bundle have no letters.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gradio.themes import Base
+from gradio.themes.utils.colors import Color
+from gradio.themes.utils.fonts import Font, LocalFont
+
+STYLE_SHEET = Path(__file__).resolve().parents[2] / "assets" / "theme.css"
+
+INK = Color(
+    name="ink",
+    c50="#F6F7F9",
+    c100="#ECEFF3",
+    c200="#DDE2E9",
+    c300="#C3CBD6",
+    c400="#94A0B0",
+    c500="#647084",
+    c600="#48546A",
+    c700="#333D4F",
+    c800="#222A38",
+    c900="#171D28",
+    c950="#0E131B",
+)
+
+
+def lab_theme() -> Base:
+    """The theme: ink on paper, hairlines instead of shadows; colours are left to the people in the charts."""
+    theme = Base(
+        primary_hue=INK,
+        secondary_hue=INK,
+        neutral_hue=INK,
+        font=(LocalFont("IBM Plex Sans", weights=(400, 700)), Font("system-ui"), Font("sans-serif")),
+        font_mono=(LocalFont("IBM Plex Mono", weights=(400, 700)), Font("ui-monospace"), Font("monospace")),
+        text_size="sm",
+        spacing_size="sm",
+        radius_size="md",
+    )
+    return theme.set(
+        body_background_fill="#F5F6F8",
+        body_background_fill_dark="#0D1117",
+        body_text_color="#171D28",
+        body_text_color_dark="#E6EAF0",
+        body_text_color_subdued="#5A6678",
+        body_text_color_subdued_dark="#98A4B5",
+        background_fill_primary="#FFFFFF",
+        background_fill_primary_dark="#151B24",
+        background_fill_secondary="#F5F6F8",
+        background_fill_secondary_dark="#10151D",
+        border_color_primary="#DFE4EB",
+        border_color_primary_dark="#283140",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_border_width="0px",
+        block_border_width_dark="0px",
+        block_shadow="none",
+        block_shadow_dark="none",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        block_label_border_width="0px",
+        block_label_text_color="*body_text_color_subdued",
+        block_label_text_weight="400",
+        block_title_text_color="*body_text_color_subdued",
+        block_title_text_weight="400",
+        block_title_text_size="12px",
+        block_info_text_size="12px",
+        block_padding="0px",
+        panel_background_fill="transparent",
+        panel_border_width="0px",
+        input_background_fill="#FFFFFF",
+        input_background_fill_dark="#10151D",
+        input_border_color="#CFD6E0",
+        input_border_color_dark="#313B4B",
+        input_border_color_focus="#48546A",
+        input_border_color_focus_dark="#94A0B0",
+        input_border_width="1px",
+        input_border_width_dark="1px",
+        input_shadow="none",
+        input_shadow_focus="0 0 0 3px rgba(72,84,106,.16)",
+        input_shadow_focus_dark="0 0 0 3px rgba(148,160,176,.22)",
+        input_padding="7px 10px",
+        input_text_size="13px",
+        button_primary_background_fill="#171D28",
+        button_primary_background_fill_hover="#333D4F",
+        button_primary_text_color="#FFFFFF",
+        button_primary_border_color="#171D28",
+        button_primary_background_fill_dark="#E6EAF0",
+        button_primary_background_fill_hover_dark="#FFFFFF",
+        button_primary_text_color_dark="#0E131B",
+        button_primary_border_color_dark="#E6EAF0",
+        button_secondary_background_fill="#FFFFFF",
+        button_secondary_background_fill_hover="#F0F2F5",
+        button_secondary_border_color="#CFD6E0",
+        button_secondary_text_color="#171D28",
+        button_secondary_background_fill_dark="#1B222D",
+        button_secondary_background_fill_hover_dark="#232C39",
+        button_secondary_border_color_dark="#364152",
+        button_secondary_text_color_dark="#E6EAF0",
+        button_border_width="1px",
+        button_large_padding="8px 16px",
+        button_large_text_size="13px",
+        button_large_text_weight="700",
+        button_large_radius="8px",
+        button_small_padding="5px 12px",
+        button_small_text_size="12px",
+        button_small_text_weight="400",
+        button_small_radius="6px",
+        button_medium_padding="7px 14px",
+        button_medium_text_size="13px",
+        button_medium_text_weight="400",
+        button_medium_radius="8px",
+        checkbox_background_color_selected="#171D28",
+        checkbox_background_color_selected_dark="#E6EAF0",
+        checkbox_border_color_selected="#171D28",
+        checkbox_border_color_selected_dark="#E6EAF0",
+        checkbox_label_background_fill="transparent",
+        checkbox_label_background_fill_dark="transparent",
+        checkbox_label_border_width="0px",
+        checkbox_label_shadow="none",
+        slider_color="#48546A",
+        slider_color_dark="#94A0B0",
+        layout_gap="16px",
+        form_gap_width="12px",
+        section_header_text_size="14px",
+        section_header_text_weight="700",
+    )

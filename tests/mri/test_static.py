@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from darwin_lab.mri.static import StaticProfile, compare_tensors, histogram_entropy, stable_rank
+
+RNG = np.random.default_rng(0)
+A = RNG.standard_normal((40, 60)).astype(np.float32)
+
+
+def test_equal_tensors_have_no_difference():
+    found = compare_tensors(A, A.copy())
+    assert found["delta_norm"] == 0
+    assert found["sign_flips"] == 0
+    assert found["stable_rank"] == 0
+    assert found["cosine"] == pytest.approx(1)
+    assert found["entropy_a"] == found["entropy_b"]
+
+
+def test_the_numbers_are_those_of_their_definitions():
+    b = (A + 0.1 * RNG.standard_normal(A.shape)).astype(np.float32)
+    found = compare_tensors(A, b)
+    assert found["norm_a"] == pytest.approx(np.linalg.norm(A), rel=1e-6)
+    assert found["std_b"] == pytest.approx(b.std(), rel=1e-5)
+    assert found["delta_norm"] == pytest.approx(np.linalg.norm(b - A) / np.linalg.norm(A), rel=1e-6)
+    assert found["cosine"] == pytest.approx((A * b).sum() / np.linalg.norm(A) / np.linalg.norm(b), rel=1e-6)
+    assert found["sign_flips"] == pytest.approx((np.sign(A) != np.sign(b)).mean())
+    delta = b - A
+    spectral = np.linalg.norm(delta, 2)
+    assert found["stable_rank"] == pytest.approx((np.linalg.norm(delta) / spectral) ** 2, rel=0.05)
+
+
+def test_a_rank_one_change_has_stable_rank_one_also_per_expert():
+    one = np.outer(np.arange(1, 9), np.arange(1, 6)).astype(np.float32)
+    assert stable_rank(one) == pytest.approx(1)
+    assert stable_rank(np.stack([one, 3 * one]), stacked=True) == pytest.approx(1)
+
+
+def test_a_gaussian_has_the_entropy_of_its_clipped_histogram_and_a_constant_none():
+    values = RNG.standard_normal(400_000).astype(np.float32)
+    expected = 0.5 * np.log(2 * np.pi * np.e) - np.log(8 / 256)
+    assert histogram_entropy(values, float(values.mean()), float(values.std())) == pytest.approx(expected, abs=0.01)
+    assert histogram_entropy(np.ones(5, dtype=np.float32), 1.0, 0.0) == 0
+
+
+def test_a_zero_father_is_measured_against_the_mother():
+    zero = np.zeros((3, 4), dtype=np.float32)
+    found = compare_tensors(zero, np.ones((3, 4), dtype=np.float32))
+    assert found["delta_norm"] == pytest.approx(1)
+    assert compare_tensors(zero, zero)["cosine"] == 1
+
+
+def test_a_profile_of_two_checkpoints_covers_all_mergeable_tensors_and_survives_json(tiny_moe_pair):
+    from darwin_lab.checkpoint.anatomy import read_anatomy
+    from darwin_lab.checkpoint.opening import open_checkpoint
+    from darwin_lab.mri.static import static_profile
+
+    father, mother = (open_checkpoint(folder) for folder in tiny_moe_pair[:2])
+    anatomy = read_anatomy(father)
+    profile = static_profile(father, mother, anatomy)
+    assert [row.name for row in profile.rows] == [part.name for part in anatomy.mergeable]
+    assert profile.by_name["model.embed_tokens.weight"].delta_norm > 0
+    assert StaticProfile.from_json(profile.to_json()) == profile
+    assert (profile.layer_delta(anatomy.layers) > 0).all()

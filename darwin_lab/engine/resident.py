@@ -6,6 +6,7 @@ this room only knows which parameter a tensor name on disk lands in.
 
 import re
 import threading
+from math import ceil
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from darwin_lab.errors import LabError
 
 _PER_EXPERT = re.compile(r"^(.*\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight$")
 _HALF = {"gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "down_proj": "down", "w2": "down"}
+CHUNK = 16
+"""Tokens a chunk of a gated delta net at most, on the CPU."""
 _NOT_LOADED = re.compile(r"(?:^|\.)(?:mtp|visual|vision_tower|audio_tower)\.")
 
 
@@ -33,6 +36,8 @@ class Resident:
         self._source: Source = source
         state = model.state_dict(keep_vars=True)
         self._slots: dict[str, torch.Tensor] = dict(state)
+        if device.type == "cpu":
+            _fit_chunks(model)
 
     @staticmethod
     def load(source: Source, device: str = "cpu", dtype: torch.dtype = torch.float32) -> "Resident":
@@ -160,6 +165,21 @@ class Resident:
         ):
             return list(source.names)
         return [name for name, row in source.recipe.rows.items() if row.decision != now.recipe.rows[name].decision]
+
+
+def _fit_chunks(model: nn.Module) -> None:
+    """Sizes the chunks of gated delta nets to the input: transformers' own torch code pads every row to 64 tokens.
+
+    The same mathematics to float rounding; on short texts it takes about a fifth of the time.
+    """
+
+    def fit(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        length = (args[0] if args else kwargs["hidden_states"]).shape[1]
+        return args, {**kwargs, "chunk_size": ceil(length / ceil(length / CHUNK))}
+
+    for module in model.modules():
+        if type(module).__name__.endswith("GatedDeltaNet"):
+            module.register_forward_pre_hook(fit, with_kwargs=True)
 
 
 def quieten() -> None:

@@ -25,18 +25,19 @@ from darwin_lab.scoring.score import Score
 def score_controls(problem: Problem, settings: EvolutionSettings, journal: Journal, work: Workload) -> dict[str, Score]:
     """Score and record the controls; the scores on all selection items of those that are always drawn."""
     scores = {}
-    for name, recipe in problem.controls.items():
-        score = work.score(problem, [recipe], "selection", None, f"control: {name}")[0]
+    words = f"controls: {', '.join(problem.controls)}"
+    found = work.score(problem, list(problem.controls.values()), "selection", None, words)
+    for (name, recipe), score in zip(problem.controls.items(), found, strict=True):
         journal.control(name, control_row(recipe, score))
         scores[name] = score
     if "lerp_sweep" in settings.controls:
         recipes = {f"{ratio:g}": problem.lerp(ratio) for ratio in SWEEP}
-        journal.control("lerp_sweep", _best_of(problem, recipes, work, "lerp sweep, ratio"))
+        journal.control("lerp_sweep", _best_of(problem, recipes, work, "lerp sweep"))
     if "random" in settings.controls:
         recipes = {}
         for place, genes in enumerate(random_genes(problem.layout, problem, settings)):
             recipes[str(place + 1)] = problem.recipe_of(problem.genome_of(genes))
-        journal.control("random", _best_of(problem, recipes, work, "random genome"))
+        journal.control("random", _best_of(problem, recipes, work, "random genomes"))
     if "placebo" in settings.controls:
         journal.control("placebo", _placebo(problem, settings, work, scores))
     return scores
@@ -68,10 +69,11 @@ def random_genes(layout: Layout, problem: Problem, settings: EvolutionSettings) 
 
 
 def _best_of(problem: Problem, recipes: Mapping[str, Recipe], work: Workload, words: str) -> dict[str, Any]:
-    rows = []
-    for label, recipe in recipes.items():
-        score = work.score(problem, [recipe], "selection", None, f"control: {words} {label}")[0]
-        rows.append(control_row(recipe, score, label=label, tried=len(recipes)))
+    scores = work.score(problem, list(recipes.values()), "selection", None, f"control: {words}")
+    rows = [
+        control_row(recipe, score, label=label, tried=len(recipes))
+        for (label, recipe), score in zip(recipes.items(), scores, strict=True)
+    ]
     best = max(rows, key=lambda row: row["fitness"])
     return {**best, "all": {row["label"]: row["fitness"] for row in rows}}
 
@@ -85,7 +87,7 @@ def _placebo(
     full = [row for row in rows if row["full_fitness"] is not None]
     best = max(full, key=lambda row: row["full_fitness"])
     recipe = problem.placebo.recipe_of(problem.placebo.genome_of(best["genes"]))
-    score = work.recall(problem.placebo, recipe, "selection", None)
+    score = work.recall(problem.placebo, [recipe], "selection", None)[0]
     return control_row(recipe, score, tried=len(rows))
 
 

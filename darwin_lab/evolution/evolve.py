@@ -20,6 +20,7 @@ from darwin_lab.evolution.report import make_report
 from darwin_lab.evolution.settings import EvolutionSettings
 from darwin_lab.evolution.workload import Workload, planned_items
 from darwin_lab.progress import Tick, silent
+from darwin_lab.scoring.score import Score
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,21 @@ def _final_pick(
     complete = [row for row in rows if row["full_fitness"] is not None]
     for row in sorted(complete, key=lambda row: (-row["full_fitness"], row["index"])):
         distinct.setdefault(row["recipe_hash"], row)
-    top = []
-    for row in list(distinct.values())[: settings.final_top]:
-        entry = {name: row[name] for name in ("index", "recipe_hash", "genome_hash")}
-        entry |= {"selection": row["full_fitness"], "validation": None, "validation_acc": None, "pick": False}
-        if problem.ids("validation"):
-            recipe = problem.recipe_of(problem.genome_of(row["genes"]))
-            words = f"candidate {row['index'] + 1} on validation items"
-            score = work.score(problem, [recipe], "validation", None, words)[0]
-            entry |= {"validation": fitness_of(score), "validation_acc": score.mean_acc}
-        top.append(entry)
+    chosen = list(distinct.values())[: settings.final_top]
+    recipes = [problem.recipe_of(problem.genome_of(row["genes"])) for row in chosen]
+    scores: list[Score | None] = [None] * len(chosen)
+    if problem.ids("validation"):
+        scores = [*work.score(problem, recipes, "validation", None, "best candidates on validation items")]
+    top = [
+        {
+            **{name: row[name] for name in ("index", "recipe_hash", "genome_hash")},
+            "selection": row["full_fitness"],
+            "validation": None if score is None else fitness_of(score),
+            "validation_acc": None if score is None else score.mean_acc,
+            "pick": False,
+        }
+        for row, score in zip(chosen, scores, strict=True)
+    ]
     best = max(top, key=lambda entry: (entry["validation"] or 0.0, entry["selection"], -entry["index"]))
     best["pick"] = True
     genes = next(row["genes"] for row in rows if row["index"] == best["index"])
@@ -86,8 +92,5 @@ def _final_pick(
 def _report(problem: Problem, pick: Mapping[str, Any], work: Workload) -> dict[str, Any]:
     child = problem.recipe_of(problem.genome_of(pick["genome"]["genes"]))
     models = {"child": child, **{name: problem.controls[name] for name in ("father", "mother", "blend")}}
-    scores = {
-        name: work.score(problem, [recipe], "report", None, f"{name} on report items")[0]
-        for name, recipe in models.items()
-    }
-    return make_report(scores, pick["recipe_hash"], pick["genome_hash"])
+    found = work.score(problem, list(models.values()), "report", None, "child, parents and blend on report items")
+    return make_report(dict(zip(models, found, strict=True)), pick["recipe_hash"], pick["genome_hash"])

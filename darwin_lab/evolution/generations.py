@@ -5,7 +5,7 @@ same genes again. Knows nothing of controls' making, validation or report items.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from darwin_lab.evolution.report import task_table
 from darwin_lab.evolution.search import FreeGene, Search
 from darwin_lab.evolution.settings import EvolutionSettings
 from darwin_lab.evolution.workload import Workload, survivors_of
+from darwin_lab.merging.recipe import Recipe
 from darwin_lab.scoring.score import Score, join_scores
 from darwin_lab.statistics.paired import stratified_permutation
 
@@ -88,7 +89,7 @@ class _Generation:
         """Rows of all candidates: recorded ones as they are, the others scored and recorded one by one."""
         self.rows = [dict(row) for row in known]
         self.work.skip(len(known) * len(self.ids))
-        step = max(1, self.problem.at_once)
+        step = self.problem.at_once
         for start in range(len(known), len(asked), step):
             genomes = [self.problem.genome_of(genes) for genes in asked[start : start + step]]
             recipes = [self.problem.recipe_of(genome) for genome in genomes]
@@ -119,9 +120,11 @@ class _Generation:
         if self.whole:
             return
         ahead = self._ranked()[: survivors_of(self.settings, len(self.rows))]
-        for row in ahead:
-            if row["full_fitness"] is None:
-                row["full_fitness"] = fitness_of(self._full_score(row))
+        todo = [row for row in ahead if row["full_fitness"] is None]
+        for start in range(0, len(todo), self.problem.at_once):
+            wave = todo[start : start + self.problem.at_once]
+            for row, score in zip(wave, self._full_scores(wave, self._score_rest), strict=True):
+                row["full_fitness"] = fitness_of(score)
                 self.journal.candidate(row)
 
     def told(self) -> list[float]:
@@ -139,7 +142,8 @@ class _Generation:
 
     def best_score(self) -> Score:
         """The score on all selection items of the generation's best candidate."""
-        return self._full_score(max(self._complete(), key=lambda row: (row["full_fitness"], -row["index"])))
+        best = max(self._complete(), key=lambda row: (row["full_fitness"], -row["index"]))
+        return self._full_scores([best], self._recall)[0]
 
     def summary(self, controls: Mapping[str, Score], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The generation in one row, its controls measured on its own items."""
@@ -165,17 +169,24 @@ class _Generation:
     def _chosen(self) -> Sequence[str] | None:
         return None if self.whole else self.ids
 
-    def _full_score(self, row: Mapping[str, Any]) -> Score:
-        """A candidate's score on all selection items; what was answered before is not answered again."""
-        recipe = self.problem.recipe_of(self.problem.genome_of(row["genes"]))
-        words = f"candidate {row['index'] + 1} on all items"
-        parts = [self.work.recall(self.problem, recipe, "selection", self._chosen())]
-        if not self.whole:
-            seen, all_ids = set(self.ids), self.problem.ids("selection")
-            rest = tuple(item for item in all_ids if item not in seen)
-            parts += self.work.score(self.problem, [recipe], "selection", rest, words)
-            return join_scores(parts, all_ids)
-        return parts[0]
+    def _full_scores(
+        self, rows: Sequence[Mapping[str, Any]], rest: Callable[[Sequence[Recipe], Sequence[str]], list[Score]]
+    ) -> list[Score]:
+        """Candidates' scores on all selection items: on the generation's own from before, on the others by `rest`."""
+        recipes = [self.problem.recipe_of(self.problem.genome_of(row["genes"])) for row in rows]
+        known = self._recall(recipes, self._chosen())
+        if self.whole:
+            return known
+        seen, all_ids = set(self.ids), self.problem.ids("selection")
+        others = rest(recipes, [item for item in all_ids if item not in seen])
+        return [join_scores(parts, all_ids) for parts in zip(known, others, strict=True)]
+
+    def _recall(self, recipes: Sequence[Recipe], ids: Sequence[str] | None) -> list[Score]:
+        return self.work.recall(self.problem, recipes, "selection", ids)
+
+    def _score_rest(self, recipes: Sequence[Recipe], ids: Sequence[str]) -> list[Score]:
+        words = f"best of generation {self.number + 1} on all items"
+        return self.work.score(self.problem, recipes, "selection", ids, words)
 
 
 def _is_better(challenger: Score, rival: Score) -> bool:

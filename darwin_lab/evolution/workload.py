@@ -34,9 +34,9 @@ class Workload:
         tick(1.0, words)
         return scores
 
-    def recall(self, problem: Problem, recipe: Recipe, split: str, ids: Sequence[str] | None) -> Score:
-        """A score that was made before; the tick stays where it is, also when it has to be made again."""
-        return problem.score([recipe], split, ids, self._slice(self._done, 0, "recalling a score"))[0]
+    def recall(self, problem: Problem, recipes: Sequence[Recipe], split: str, ids: Sequence[str] | None) -> list[Score]:
+        """Scores that were made before; the tick stays where it is, also when one has to be made again."""
+        return problem.score(recipes, split, ids, self._slice(self._done, 0, "recalling scores"))
 
     def skip(self, items: int) -> None:
         """Count items that were answered in an earlier session."""
@@ -57,7 +57,8 @@ def planned_items(problem: Problem, settings: EvolutionSettings, popsize: int) -
     part = len(subset_ids(problem.items["selection"], settings.items_per_task, settings.seed, 0))
     searched = settings.budget * part
     if part < full:
-        searched += math.ceil(settings.budget / popsize) * survivors_of(settings, popsize) * (full - part)
+        sizes = [min(popsize, settings.budget - first) for first in range(0, settings.budget, popsize)]
+        searched += sum(survivors_of(settings, size) for size in sizes) * (full - part)
     opt_in = {"lerp_sweep": len(SWEEP) * full, "random": settings.budget * full, "placebo": searched}
     chosen = sum(opt_in[name] for name in settings.controls)
     validated = settings.final_top * len(problem.ids("validation"))

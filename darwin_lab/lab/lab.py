@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 
 class Lab:
-    """The facade. `home` defaults to `$DARWIN_LAB_HOME` or the user's data folder; `threads` to the CPU count."""
+    """The facade. `home` defaults to `$DARWIN_LAB_HOME` or the user's data folder; `cpus` to those usable."""
 
-    def __init__(self, home: str | Path | None = None, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, home: str | Path | None = None, device: str = "cpu", cpus: int | None = None) -> None:
         self.store = Store(lab_home() if home is None else make_home(Path(home).expanduser()))
         self.jobs = Jobs(self.store)
-        self.bench = Workbench(self.store, self.jobs, device, threads)
+        self.bench = Workbench(self.store, self.jobs, device, cpus)
 
     def close(self) -> None:
         """Cancel what runs, wait for it to let go, close the store. What was cancelled this way can be resumed."""
         self.jobs.close()
-        self.bench.release()
+        self.bench.release_all()
         self.store.close()
 
     # ------------------------------------------------------------------------------------------------ parents

@@ -48,7 +48,7 @@ def start(bench: Workbench, pair: Pair, settings: EvolutionSettings) -> str:
         raise LabError("the placebo control permutes the prescription; choose start 'mri' or leave it out")
     title = f"{pair.father.name} x {pair.mother.name}, {settings.layout}, seed {settings.seed}"
     run_id = bench.store.create_run(pair.key, settings.to_json(), title)
-    bench.store.update_run(run_id, threads=bench.threads)
+    bench.store.update_run(run_id, threads=bench.threads(pair))
     _queue(bench, pair, run_id, settings, title)
     return run_id
 
@@ -164,12 +164,7 @@ def _problem(
         return recipes.recipe(bench, pair, genome, advice)
 
     def score(made: Sequence[Recipe], split: str, ids: Sequence[str] | None, tick: Tick) -> list[Score]:
-        scores = []
-        for place, recipe in enumerate(made):
-            bench.jobs.yield_point()
-            share = part(tick, place / len(made), (place + 1) / len(made))
-            scores.append(scoring.score_recipe(bench, pair, recipe, split, ids, share))
-        return scores
+        return scoring.score_recipes(bench, pair, made, split, ids, tick)
 
     return Problem(
         score=score,
@@ -179,6 +174,7 @@ def _problem(
         start=Start(**begun) if begun else _start(bench, pair, settings, layout, advice),
         items=pair.ids,
         controls={who: recipes.recipe_of(bench, pair, who) for who in scoring.BESIDE},
+        at_once=bench.lanes(pair),
         lerp=lambda ratio: uniform_recipe(pair.anatomy, ratio),
         placebo=_placebo(bench, pair, settings, layout, advice) if "placebo" in settings.controls else None,
     )

@@ -7,9 +7,11 @@ sees it grow and a restart goes on where it stopped. A part that is deleted is m
 import hashlib
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from darwin_lab.mri.static import StaticProfile
 
 MODES = ("contrastive", "card_v6")
+_BESIDE = ", mother"
 _REPLACED_WITHIN = 0.02
 PARTS = ("father", "mother", "static", "contrast")
 _WORDS = {
@@ -175,41 +178,66 @@ def _scan(bench: Workbench, pair: Pair, source: "Source", tick: Tick, words: str
     from darwin_lab.mri.scan import Scan, merged, scan_probe
 
     folder = _scan_folder(bench, pair, source.fingerprint)
-    known = _loaded(bench, folder, "scan", Scan.load)
-    pieces = [known] if known is not None else []
-    todo = _todo(pair, known.probes if known else ())
-    for place, name in enumerate(todo):
-        bench.jobs.yield_point()
-        share = part(tick, place / len(todo), (place + 1) / len(todo))
-        share(0.0, f"{words}: {name}")
-        resident = bench.resident(pair, source)
+
+    def measure(name: str, place: str, share: Tick) -> Scan:
+        resident = bench.resident(pair, source, place)
         texts = pair.probes.texts[name]
-        pieces.append(scan_probe(resident, source, name, texts, probes_hash=pair.probes.hash, tick=share))
-        merged(pieces).save(folder)
+        return scan_probe(resident, source, name, texts, probes_hash=pair.probes.hash, tick=share)
+
+    _by_probe(bench, pair, _loaded(bench, folder, "scan", Scan.load), merged, folder, measure, tick, words)
 
 
 def _contrast(bench: Workbench, pair: Pair, tick: Tick) -> None:
     from darwin_lab.mri.contrast import Contrast, merged_contrast
-    from darwin_lab.mri.contrast import contrast as measure
+    from darwin_lab.mri.contrast import contrast as swap
 
     pair.require_mergeable()
     folder = _contrast_folder(bench, pair)
+    names = (pair.father.name, pair.mother.name)
+
+    def measure(name: str, place: str, share: Tick) -> Contrast:
+        father = bench.resident(pair, pair.father, place)
+        mother = bench.resident(pair, pair.mother, place + _BESIDE)
+        piece = swap(father, mother, pair.probes.only(name), share, names=names)
+        return replace(piece, probes_hash=pair.probes.hash)
+
     known = _loaded(bench, folder, "contrast", Contrast.load)
-    pieces = [known] if known is not None else []
-    todo = _todo(pair, known.probes if known else ())
     try:
-        for place, name in enumerate(todo):
-            bench.jobs.yield_point()
-            share = part(tick, place / len(todo), (place + 1) / len(todo))
-            share(0.0, f"layer swaps: {name}")
-            father = bench.resident(pair, pair.father)
-            mother = bench.resident(pair, pair.mother, place="second")
-            names = (pair.father.name, pair.mother.name)
-            piece = measure(father, mother, pair.probes.only(name), share, names=names)
-            pieces.append(replace(piece, probes_hash=pair.probes.hash))
-            merged_contrast(pieces).save(folder)
+        _by_probe(bench, pair, known, merged_contrast, folder, measure, tick, "layer swaps", _BESIDE)
     finally:
-        bench.release("second")
+        bench.release_all(ending=_BESIDE)
+
+
+def _by_probe(
+    bench: Workbench,
+    pair: Pair,
+    known: Any,
+    merge: Callable[[list[Any]], Any],
+    folder: Path,
+    measure: Callable[[str, str, Tick], Any],
+    tick: Tick,
+    words: str,
+    *beside: str,
+) -> None:
+    """Measure the probes that are missing, as many at once as there are lanes, keeping each as soon as it is done."""
+    todo = [name for name in pair.probes.names if known is None or name not in known.probes]
+    keeping = threading.Lock()
+    fresh: dict[str, Any] = {}
+
+    def work(name: str, place: str, share: Tick) -> None:
+        share(0.0, f"{words}: {name}")
+        piece = measure(name, place, share)
+        with keeping:
+            fresh[name] = piece
+            merge([*([known] if known is not None else []), *(fresh[n] for n in todo if n in fresh)]).save(folder)
+
+    lanes = bench.lanes(pair)
+    for start in range(0, len(todo), lanes):
+        bench.jobs.yield_point()
+        wave = todo[start : start + lanes]
+        bench.prepare(pair, pair.father, len(wave), *beside)
+        share = part(tick, start / len(todo), (start + len(wave)) / len(todo))
+        bench.side_by_side([partial(work, name) for name in wave], share)
 
 
 def _profile(bench: Workbench, pair: Pair, tick: Tick) -> None:
@@ -234,10 +262,6 @@ def _is_there(bench: Workbench, pair: Pair, name: str) -> bool:
         found = contrast(bench, pair)
         return found is not None and set(found.probes) >= set(pair.probes.names)
     return complete(bench, pair, name)
-
-
-def _todo(pair: Pair, done: tuple[str, ...]) -> list[str]:
-    return [name for name in pair.probes.names if name not in done]
 
 
 def _parent(pair: Pair, who: str) -> "Source":

@@ -5,6 +5,7 @@ A score is named by pair, recipe and items. Report items are only ever scored he
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from darwin_lab.errors import LabError
@@ -32,7 +33,7 @@ def request(bench: Workbench, pair: Pair, recipe: Recipe, split: str) -> str:
     pair.require_mergeable()
 
     def work(tick: Tick) -> dict[str, Any]:
-        score = score_recipe(bench, pair, recipe, split, None, tick)
+        score = score_recipes(bench, pair, [recipe], split, None, tick)[0]
         return {"recipe_hash": recipe.hash, "split": split, "n": score.n, "mean_acc": score.mean_acc}
 
     key = f"score:{pair.key}:{recipe.hash}:{split}"
@@ -60,10 +61,8 @@ def request_report(bench: Workbench, pair: Pair, recipe: Recipe) -> str:
 
     def work(tick: Tick) -> dict[str, Any]:
         models = {"child": recipe, **{who: recipes.recipe_of(bench, pair, who) for who in BESIDE}}
-        scores = {}
-        for place, (name, model) in enumerate(models.items()):
-            share = part(tick, place / len(models), (place + 1) / len(models))
-            scores[name] = score_recipe(bench, pair, model, "report", None, share)
+        found = score_recipes(bench, pair, list(models.values()), "report", None, tick)
+        scores = dict(zip(models, found, strict=True))
         row = bench.store.recipe_row(pair.key, recipe.hash) or {}
         report = make_report(scores, recipe.hash, row.get("genome_hash") or "")
         bench.store.put_report(pair.key, recipe.hash, report)
@@ -73,25 +72,40 @@ def request_report(bench: Workbench, pair: Pair, recipe: Recipe) -> str:
     return bench.jobs.submit("report", f"Report of child {recipe.hash}", work, key=key, interactive=True)
 
 
-def score_recipe(
-    bench: Workbench, pair: Pair, recipe: Recipe, split: str, ids: Sequence[str] | None, tick: Tick
-) -> Score:
-    """Score one recipe on a split, or on some of its items; from the store when it was done before.
+def score_recipes(
+    bench: Workbench, pair: Pair, made: Sequence[Recipe], split: str, ids: Sequence[str] | None, tick: Tick
+) -> list[Score]:
+    """Score recipes on a split, or on some of its items, as many at once as there are lanes; stored ones are read.
 
-    Only for the worker thread. A score made with another number of threads is made again: within a run all scores
-    come from one setting.
+    Only for the worker thread. Interactive jobs are let in before every wave. A score made with another number of
+    threads is made again: within a run all scores come from one setting.
     """
     wanted = tuple(ids) if ids is not None else _ids(pair, split)
-    items_key = _items_key(wanted)
-    rows = bench.store.score_rows(pair.key, recipe.hash, items_key, bench.threads)
-    if rows is not None:
-        tick(1.0, "scored before")
-        return from_rows(rows)
-    tick(0.0, f"scoring {recipe.hash}")
-    resident = bench.resident(pair, bench.child(pair, recipe))
-    score = _score(bench, pair, resident, split, wanted, tick)
-    bench.store.put_score(pair.key, recipe.hash, items_key, split, score.to_rows(), bench.threads)
-    return score
+    key, threads = _items_key(wanted), bench.threads(pair)
+    scores: dict[str, Score] = {}
+    for recipe in made:
+        rows = bench.store.score_rows(pair.key, recipe.hash, key, threads)
+        if rows is not None:
+            scores[recipe.hash] = from_rows(rows)
+    todo = list({recipe.hash: recipe for recipe in made if recipe.hash not in scores}.values())
+
+    def work(recipe: Recipe, place: str, share: Tick) -> Score:
+        share(0.0, f"scoring {recipe.hash}")
+        resident = bench.resident(pair, bench.child(pair, recipe), place)
+        score = _score(bench, pair, resident, split, wanted, share)
+        bench.store.put_score(pair.key, recipe.hash, key, split, score.to_rows(), threads)
+        return score
+
+    lanes = bench.lanes(pair)
+    for start in range(0, len(todo), lanes):
+        bench.jobs.yield_point()
+        wave = todo[start : start + lanes]
+        bench.prepare(pair, pair.father, len(wave))
+        share = part(tick, start / len(todo), (start + len(wave)) / len(todo))
+        found = bench.side_by_side([partial(work, recipe) for recipe in wave], share)
+        scores.update({recipe.hash: score for recipe, score in zip(wave, found, strict=True)})
+    tick(1.0, "scored")
+    return [scores[recipe.hash] for recipe in made]
 
 
 def _score(
@@ -117,10 +131,11 @@ def _plan(bench: Workbench, pair: Pair, resident: "Resident", split: str) -> "Ch
     """The batch plan of a split, made once: every candidate of every run is scored with the same one."""
     from darwin_lab.scoring.choice import ChoicePlan
 
-    if (pair.key, split) not in bench.plans:
-        items = [item for item in pair.items(split) if item.choices is not None]
-        bench.plans[pair.key, split] = ChoicePlan(items, resident.tokenizer)
-    return bench.plans[pair.key, split]
+    with bench.planning:
+        if (pair.key, split) not in bench.plans:
+            items = [item for item in pair.items(split) if item.choices is not None]
+            bench.plans[pair.key, split] = ChoicePlan(items, resident.tokenizer)
+        return bench.plans[pair.key, split]
 
 
 def _ids(pair: Pair, split: str) -> tuple[str, ...]:

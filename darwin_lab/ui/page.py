@@ -34,8 +34,8 @@ from darwin_lab.ui.tabs import child, evolution, genome, health, mri, parents
 
 TABS = ("parents", "mri", "genome", "evolution", "health", "child")
 BRAND = (
-    "<div class='dl-brand'><svg width='26' height='26' viewBox='0 0 26 26' aria-hidden='true' fill='none' stroke-width='2' "
-    "stroke-linecap='round'><path d='M7 3c0 7 12 6 12 10S7 17 7 23' stroke='#0072B2'/>"
+    "<div class='dl-brand'><svg width='26' height='26' viewBox='0 0 26 26' aria-hidden='true' fill='none' "
+    "stroke-width='2' stroke-linecap='round'><path d='M7 3c0 7 12 6 12 10S7 17 7 23' stroke='#0072B2'/>"
     "<path d='M19 3c0 7-12 6-12 10s12 4 12 10' stroke='#D55E00'/><path d='M9.5 6h7M9.5 20h7M11 13h4' stroke='#8B949E' "
     "stroke-width='1.4'/></svg>Darwin Lab</div>"
 )
@@ -47,12 +47,14 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
     with gr.Blocks(title="Darwin Lab", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         pair, layer, run = gr.State(""), gr.State(None), gr.State(NO_RUN_CHOSEN)
         at_hand, load = gr.State(None), gr.State({"genome": None, "stamp": ""})
-        stamps = [gr.Textbox("", visible="hidden", elem_id=f"{name}_stamp") for name in ("scan", "run", "child")]
+        scan, evo, kid = (
+            gr.Textbox("", visible="hidden", elem_id=f"{name}_stamp") for name in ("scan", "run", "child")
+        )
         seen = gr.State({"open": {}, "notice": "", "bar": None, "place": None})
         header = gr.HTML(header_of(None), elem_id="header")
         place = address()
         with gr.Tabs(elem_id="tabs", selected="mri") as tabs:
-            shared = Shared(lab, pair, layer, run, at_hand, load, *stamps, tabs)
+            shared = Shared(lab, pair, layer, run, at_hand, load, scan, evo, kid, tabs)
             with gr.Tab("Parents", id="parents", elem_id="tab_parents"):
                 parents.build(shared)
             with gr.Tab("MRI", id="mri", elem_id="tab_mri"):
@@ -75,9 +77,7 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
 
         pair.change(lambda key: header_of(pair_of(lab, key)), pair, header, **AT_ONCE)
 
-        def tick(
-            key: str, at: int | None, chosen: RunChoice, genes: dict[str, Any] | None, *known: Any
-        ) -> list[Any]:
+        def tick(key: str, at: int | None, chosen: RunChoice, genes: dict[str, Any] | None, *known: Any) -> list[Any]:
             opened = pair_of(lab, key)
             named = {"pair": key if first is None or key != first.key else None, "layer": at, **chosen}
             named["child"] = child_hash(lab, opened, genes) if opened is not None and genes is not None else None
@@ -85,7 +85,7 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
 
         pulse = gr.Timer(3.0 if os.environ.get("SPACE_ID") else 1.0)
         for beat in (pulse.tick, pair.change, layer.change, run.change):
-            beat(tick, [pair, layer, run, at_hand, *stamps, seen], [bar, place, *stamps, seen], **AT_ONCE)
+            beat(tick, [pair, layer, run, at_hand, scan, evo, kid, seen], [bar, place, scan, evo, kid, seen], **AT_ONCE)
 
         def stop_job(known: dict[str, Any], event: gr.EventData) -> Any:
             job = event._data.get("cancel")

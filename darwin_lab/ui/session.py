@@ -34,8 +34,11 @@ COMPONENTS = ("all", "attn", "ffn")
 
 @dataclass(frozen=True)
 class Shared:
-    """Handles every tab gets. `load`, written by any tab, puts a genome into the editor. The stamps, hidden texts, change
-    when the store holds something new about what the page shows."""
+    """Handles every tab gets.
+
+    `load`, written by any tab, puts a genome into the editor. The stamps, hidden texts, change when the store holds
+    something new about what the page shows.
+    """
 
     lab: Lab
     pair: gr.State

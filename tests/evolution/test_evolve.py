@@ -76,6 +76,13 @@ def test_a_run_stopped_anywhere_continues_the_very_same_trajectory(settings, sto
     assert result == expected
 
 
+def test_scoring_candidates_together_changes_nothing() -> None:
+    _, alone, expected = whole_run(RACING)
+    notes = Notebook()
+    assert evolve(toy_problem(ToyScorer(), at_once=4), RACING, notes) == expected
+    assert comparable(notes) == comparable(alone)
+
+
 def test_candidates_on_record_are_not_scored_again_when_the_scorer_remembers() -> None:
     first, notes = ToyScorer(stop_after=15), Notebook()
     with pytest.raises(Cancelled):

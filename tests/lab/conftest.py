@@ -66,7 +66,7 @@ def new_lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
     opened: list[Lab] = []
 
     def open_lab(home: Path | None = None, **options: Any) -> Lab:
-        opened.append(Lab(home or tmp_path / "home", threads=1, **options))
+        opened.append(Lab(home or tmp_path / "home", **{"cpus": 1, **options}))
         return opened[-1]
 
     yield open_lab

@@ -1,6 +1,7 @@
 """The facade on tiny real models: scans that grow, scores that stay, children that are known by their hash."""
 
 import shutil
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -196,5 +197,42 @@ def test_one_model_is_held_and_a_second_only_while_parents_are_contrasted(lab: L
     held: set[tuple[str, ...]] = set()
     at_every_step(lab, lambda: held.add(tuple(lab.bench._held)))
     scan_all(lab, pair)
-    assert held == {(), ("first",), ("first", "second")}
-    assert tuple(lab.bench._held) == ("first",)
+    assert held == {(), ("lane 0",), ("lane 0", "lane 0, mother")}
+    assert tuple(lab.bench._held) == ("lane 0",)
+
+
+def test_works_side_by_side_give_their_results_in_order_and_their_mean_progress(lab: Lab) -> None:
+    seen: list[float] = []
+    met = threading.Barrier(2, timeout=20)
+
+    def work(number: int) -> Any:
+        def run(place: str, tick: Any) -> tuple[int, str]:
+            met.wait()
+            tick(1.0, "done")
+            return number, place
+
+        return run
+
+    assert lab.bench.side_by_side([work(0), work(1)], lambda done, _: seen.append(done)) == [
+        (0, "lane 0"), (1, "lane 1"),
+    ]  # fmt: skip
+    assert sorted(seen) == [0.5, 1.0]
+
+
+def test_what_one_lane_raises_stops_the_others_and_is_raised(lab: Lab) -> None:
+    stopped = []
+
+    def fail(place: str, tick: Any) -> None:
+        raise LabError("bad item")
+
+    def endless(place: str, tick: Any) -> None:
+        try:
+            while True:
+                tick(0.1, "on and on")
+        except Cancelled:
+            stopped.append(place)
+            raise
+
+    with pytest.raises(LabError, match="bad item"):
+        lab.bench.side_by_side([endless, fail], lambda done, words: None)
+    assert stopped == ["lane 0"]

@@ -23,7 +23,7 @@ import json, sys, time
 from darwin_lab.evolution.settings import settings_from_json
 from darwin_lab.lab.lab import Lab
 asked = json.loads(sys.argv[1])
-lab = Lab(asked["home"], threads=1)
+lab = Lab(asked["home"], cpus=1)
 pair = lab.open_pair(*asked["parents"], items=asked["items"], probes=asked["probes"])
 print(lab.start_evolution(pair, settings_from_json(asked["settings"])), flush=True)
 time.sleep(60)
@@ -89,19 +89,18 @@ def test_the_same_seed_gives_the_same_run_in_another_home(
     assert views[0].result["report"] == views[1].result["report"]
 
 
-def test_the_candidates_do_not_depend_on_the_number_of_threads(
-    tiny_moe_pair: tuple, measures: dict[str, Any], tmp_path: Path
+def test_a_run_does_not_depend_on_the_number_of_cpus(
+    new_lab: Any, tiny_moe_pair: tuple, measures: dict[str, Any], tmp_path: Path
 ) -> None:
     made = []
-    settings = replace(SETTINGS, budget=3, popsize=2, report=False, final_top=1)
-    for threads in (1, 2):
-        lab = Lab(tmp_path / str(threads), threads=threads)
-        try:
-            pair = lab.open_pair(*tiny_moe_pair, **measures)
-            made.append(trajectory(finish(lab, lab.start_evolution(pair, settings))))
-        finally:
-            lab.close()
-    assert [row[:4] for row in made[0][0]] == [row[:4] for row in made[1][0]]
+    for cpus in (1, 2):
+        lab = new_lab(tmp_path / str(cpus), cpus=cpus)
+        pair = lab.open_pair(*tiny_moe_pair, **measures)
+        assert (lab.bench.lanes(pair), lab.bench.threads(pair)) == (cpus, 1)
+        made.append(finish(lab, lab.start_evolution(pair, replace(SETTINGS, start="mri", budget=4))))
+        lab.close()
+    assert trajectory(made[0]) == trajectory(made[1])
+    assert made[0].start == made[1].start
 
 
 def test_a_stopped_run_resumes_on_the_very_same_trajectory(

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darwin_lab.errors import LabError
@@ -88,6 +88,7 @@ def many(n: int, task: str = "t", **meta: Any) -> list[Item]:
     return [Item(f"{task}{i}", task, "q", ("x", "y"), 0, dict(meta)) for i in range(n)]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(0, 5))
 def test_every_task_is_dealt_forty_twenty_forty_and_every_item_once(sizes: list[int], seed: int) -> None:
     items = [item for task, n in enumerate(sizes) for item in many(n, f"task{task}-")]

@@ -2,7 +2,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -17,6 +17,7 @@ from darwin_lab.statistics.paired import (
 bools = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
 
+@settings(deadline=None, max_examples=50)
 @given(bools)
 def test_mcnemar_is_the_binomial_test_of_the_discordant_items(pairs: list[tuple[bool, bool]]) -> None:
     a, b = np.array(pairs).T
@@ -42,7 +43,8 @@ def brute_force_p(diff: np.ndarray, strata: list[str]) -> float:
     return float(np.mean([flip >= observed - 1e-9 for flip in flips]))
 
 
-@given(st.lists(st.tuples(st.integers(-2, 2), st.sampled_from("xyz")), min_size=1, max_size=9))
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(-2, 2), st.sampled_from("xyz")), min_size=1, max_size=8))
 def test_few_items_are_tested_exactly_as_brute_force_does(rows: list[tuple[int, str]]) -> None:
     diff, strata = np.array([row[0] for row in rows], dtype=float), [row[1] for row in rows]
     assert stratified_permutation(diff, 0 * diff, strata, draws=50).p == pytest.approx(brute_force_p(diff, strata))
@@ -158,6 +160,7 @@ def test_holm_of_the_textbook_case() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_holm_never_lowers_a_p_value_nor_changes_their_order(ps: list[float]) -> None:
     adjusted = holm(ps)

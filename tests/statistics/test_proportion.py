@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from darwin_lab.statistics.proportion import wilson
 
 
+@settings(deadline=None, max_examples=50)
 @given(n=st.integers(1, 500), share=st.floats(0, 1), level=st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_is_scipys_wilson_interval(n: int, share: float, level: float) -> None:
     successes = round(share * n)

@@ -20,7 +20,9 @@ _HERE = Path(__file__).parent
 _HTML, _JS = (_HERE / "chart.html").read_text(encoding="utf-8"), (_HERE / "chart.js").read_text(encoding="utf-8")
 
 
-def chart_card(elem_id: str, title: str, help_: Help, *, empty: str, height: int = 320, layered: bool = False) -> gr.HTML:
+def chart_card(
+    elem_id: str, title: str, help_: Help, *, empty: str, height: int = 320, layered: bool = False
+) -> gr.HTML:
     """A chart card showing `empty` until it gets a value. Outputs to it are the strings of `Chart.wire()`.
 
     `layered`: layers run across, so the selected one is framed (by the browser alone).

@@ -19,7 +19,7 @@ _JS = (Path(__file__).parent / "data_table.js").read_text(encoding="utf-8")
 
 @dataclass(frozen=True)
 class Column:
-    """One column; kind: text, code, number, signed, share (as a percentage), bar (number with a bar), mark (a verdict)."""
+    """One column; kind: text, code, number, signed, share (a percentage), bar (number and bar), mark (a verdict)."""
 
     label: str
     kind: str = "text"
@@ -49,7 +49,8 @@ def data_table(
     bar = (
         "<div class='dl-data-bar'>"
         + ("<input type='search' placeholder='Filter' aria-label='Filter rows of {{label}}'>" if search else "")
-        + "<span class='dl-count'></span><button type='button' class='dl-csv' title='Download as CSV'>CSV</button></div>"
+        + "<span class='dl-count'></span>"
+        "<button type='button' class='dl-csv' title='Download as CSV'>CSV</button></div>"
         if search
         else "<span class='dl-count' hidden></span>"
     )

@@ -100,7 +100,7 @@ def genes_from(payload: Any, layout: Layout) -> tuple[dict[str, float], tuple[st
     locked: list[str] = []
     rows = payload.get("genes", []) if isinstance(payload, Mapping) else []
     for row in rows if isinstance(rows, list) else []:
-        gene = known.get(row.get("name")) if isinstance(row, Mapping) else None
+        gene = known.get(str(row.get("name"))) if isinstance(row, Mapping) else None
         if gene is None:
             continue
         value = row.get("value")

@@ -11,21 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from darwin_lab.ui.figures.style import VEIL, Cell, Chart, colour_bar, frame, layer_ticks
-
-RED_TO_BLUE = [
-    [0.0, "#67001f"],
-    [0.1, "#b2182b"],
-    [0.2, "#d6604d"],
-    [0.3, "#f4a582"],
-    [0.4, "#fddbc7"],
-    [0.5, "#f7f7f7"],
-    [0.6, "#d1e5f0"],
-    [0.7, "#92c5de"],
-    [0.8, "#4393c3"],
-    [0.9, "#2166ac"],
-    [1.0, "#053061"],
-]
+from darwin_lab.ui.figures.style import VEIL, Cell, Chart, colour_bar, frame, layer_ticks, spread_scale
 
 
 def advantage_map(
@@ -33,7 +19,6 @@ def advantage_map(
     *,
     probes: Sequence[str],
     different: np.ndarray | None = None,
-    threshold: float | None = None,
     unit: str = "Δ NLL, nats / token",
 ) -> Chart:
     """values [P, L]: father minus mother, positive favours the father; different [P, L] bool (max-T over all cells)."""
@@ -46,7 +31,7 @@ def advantage_map(
             z=z,
             x=list(range(layers)),
             y=list(probes),
-            colorscale=RED_TO_BLUE,
+            colorscale=spread_scale("RdBu", centred=True),
             zmid=0,
             zmin=-reach,
             zmax=reach,
@@ -89,8 +74,7 @@ def advantage_map(
         )
     figure.update_xaxes(**layer_ticks(layers))
     figure.update_yaxes(autorange="reversed", title=None, showgrid=False)
-    limit = f" · threshold ±{threshold:.3g}" if threshold is not None and np.isfinite(threshold) else ""
-    note = f"father − mother, {unit} · {told_apart} of {z.size} cells told apart (max-T 95 %){limit}"
+    note = f"father − mother, {unit} · {told_apart} of {z.size} cells told apart (max-T 95 %)"
     rows: list[tuple[Cell, ...]] = [
         (
             probes[p],
@@ -103,4 +87,6 @@ def advantage_map(
         for layer in range(layers)
     ]
     alt = f"Advantage map, {count} probes by {layers} layers; {told_apart} cells are told apart from chance."
-    return Chart(figure, note, ("probe", "layer", f"father − mother ({unit})", "told apart", "leans to"), tuple(rows), alt)
+    return Chart(
+        figure, note, ("probe", "layer", f"father − mother ({unit})", "told apart", "leans to"), tuple(rows), alt
+    )

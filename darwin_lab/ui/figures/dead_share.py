@@ -34,7 +34,10 @@ def dead_share(
                 x=names,
                 y=values,
                 name=NAME[who],
-                marker={"color": COLOUR[who], "pattern": {"shape": PATTERN[who], "size": 6, "solidity": 0.2, "fillmode": "overlay"}},
+                marker={
+                    "color": COLOUR[who],
+                    "pattern": {"shape": PATTERN[who], "size": 6, "solidity": 0.2, "fillmode": "overlay"},
+                },
                 hovertemplate="%{x} · " + NAME[who] + ": %{y:.1%}<extra></extra>",
             )
         )

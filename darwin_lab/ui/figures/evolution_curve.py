@@ -22,7 +22,10 @@ def evolution_curve(
     items: int = 0,
     chosen: int | None = None,
 ) -> Chart:
-    """generations: {generation, best, mean, worst, sigma}; candidates: {index, generation, fitness}; controls: who -> fitness."""
+    """generations: {generation, best, mean, worst, sigma}; candidates: {index, generation, fitness}.
+
+    controls: who -> fitness; items: how many they met; chosen: index of the marked candidate.
+    """
     scored = [row for row in candidates if row.get("fitness") is not None]
     if not scored and not controls:
         return nothing("No candidate scored yet. Start an evolution: the curve grows as each child is scored.")
@@ -106,15 +109,23 @@ def evolution_curve(
             )
         )
     figure.update_layout(
-        yaxis={"domain": [0.24, 1] if spread else [0, 1], "tickformat": ".3f"},
-        yaxis2={"domain": [0, 0.16], "title": {"text": "σ", "font": {"size": 12}}, "rangemode": "tozero", "zeroline": False, "nticks": 3},
+        yaxis={"domain": [0.24, 1] if spread else [0, 1]},
+        yaxis2={
+            "domain": [0, 0.16],
+            "title": {"text": "σ", "font": {"size": 12}},
+            "rangemode": "tozero",
+            "zeroline": False,
+            "nticks": 3,
+        },
     )
     figure.update_xaxes(showgrid=False, rangemode="tozero", anchor="y2" if spread else "y")
     rows: list[tuple[Cell, ...]] = [
         (row["generation"], row["best"], row["mean"], row.get("worst"), row.get("sigma")) for row in generations
     ]
     lead = f"best {best[-1]:.4f} at candidate {best_at[-1]}" if best else "no candidate yet"
-    note = f"{len(scored)} candidates · {len(generations)} generations · {lead}" + (f" · n = {items} items" if items else "")
+    note = f"{len(scored)} candidates · {len(generations)} generations · {lead}" + (
+        f" · n = {items} items" if items else ""
+    )
     columns = ("generation", "best", "mean", "worst", "sigma")
     return Chart(figure, note, columns, tuple(rows), f"Evolution curve: {note}.")
 

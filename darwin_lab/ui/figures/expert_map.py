@@ -78,13 +78,20 @@ def expert_map(
     figure.update_xaxes(
         type="category",
         showgrid=False,
+        range=[-0.5, count - 0.5],
         tickvals=where if count <= 16 else where[::5],
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(range=[experts - 0.5, -0.5], showgrid=False)
     marked = f"{int(gone.sum())} of {gone.size} dead (×)" if certified else "too few tokens to call an expert dead"
     note = f"share of routed tokens, top-{top_k} of {experts} · {tokens:,} tokens · {marked}"
     rows: list[tuple[Cell, ...]] = [
-        (f"L{moe_layers[m]}", int(names[m, e]), float(load[m, e]), float(load[m, e] * experts), "dead" if gone[m, e] else "")
+        (
+            f"L{moe_layers[m]}",
+            int(names[m, e]),
+            float(load[m, e]),
+            float(load[m, e] * experts),
+            "dead" if gone[m, e] else "",
+        )
         for m in range(count)
         for e in range(experts)
     ]

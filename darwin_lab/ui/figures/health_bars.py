@@ -34,7 +34,11 @@ def health_bars(
             marker={
                 "color": CHILD,
                 "opacity": 0.9,
-                "pattern": {"shape": ["x" if layer in flagged else "" for layer in range(layers)], "size": 6, "solidity": 0.35},
+                "pattern": {
+                    "shape": ["x" if layer in flagged else "" for layer in range(layers)],
+                    "size": 6,
+                    "solidity": 0.35,
+                },
             },
             hovertemplate="<b>%{x}</b> child %{y:.4f}<extra></extra>",
         )
@@ -73,4 +77,10 @@ def health_bars(
     ]
     named = ", ".join(f"L{layer} {why}" for layer, why in flagged.items()) or "no layer flagged"
     note = f"{probe} · {named}"
-    return Chart(figure, note, ("layer", "child", "father", "mother", "flag"), tuple(rows), f"Child beside its parents on {note}.")
+    return Chart(
+        figure,
+        note,
+        ("layer", "child", "father", "mother", "flag"),
+        tuple(rows),
+        f"Child beside its parents on {note}.",
+    )

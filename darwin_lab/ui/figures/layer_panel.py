@@ -15,9 +15,7 @@ from darwin_lab.ui.figures.style import COLOUR, GREY, NAME, Cell, Chart, frame, 
 SYMBOL = {"father": "circle", "mother": "square", "child": "diamond"}
 
 
-def layer_probes(
-    values: Mapping[str, Mapping[str, tuple[float, float, float]]], *, layer: int, unit: str
-) -> Chart:
+def layer_probes(values: Mapping[str, Mapping[str, tuple[float, float, float]]], *, layer: int, unit: str) -> Chart:
     """values: who -> probe -> (value, low, high)."""
     drawn = {who: by_probe for who, by_probe in values.items() if by_probe}
     if not drawn:
@@ -48,12 +46,16 @@ def layer_probes(
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_xaxes(rangemode="tozero")
     columns = ("model", "probe", unit, "low 95 %", "high 95 %")
-    return Chart(figure, f"L{layer} · whiskers: 95 % interval over texts", columns, tuple(rows), f"Importance of layer {layer} per probe.")
+    return Chart(
+        figure,
+        f"L{layer} · whiskers: 95 % interval over texts",
+        columns,
+        tuple(rows),
+        f"Importance of layer {layer} per probe.",
+    )
 
 
-def layer_experts(
-    loads: Mapping[str, Sequence[float]], dead: Mapping[str, Sequence[bool]], *, layer: int
-) -> Chart:
+def layer_experts(loads: Mapping[str, Sequence[float]], dead: Mapping[str, Sequence[bool]], *, layer: int) -> Chart:
     """loads: who -> [E] shares summing to 1; dead: who -> [E]."""
     if not loads:
         return nothing(f"L{layer} has no routed experts.")
@@ -68,7 +70,15 @@ def layer_experts(
                 x=list(range(experts)),
                 y=list(load),
                 name=NAME[who],
-                marker={"color": COLOUR[who], "pattern": {"shape": "" if who == "father" else "/", "size": 6, "solidity": 0.2, "fillmode": "overlay"}},
+                marker={
+                    "color": COLOUR[who],
+                    "pattern": {
+                        "shape": "" if who == "father" else "/",
+                        "size": 6,
+                        "solidity": 0.2,
+                        "fillmode": "overlay",
+                    },
+                },
                 hovertemplate="expert %{x} · " + NAME[who] + " %{y:.2%}<extra></extra>",
             )
         )
@@ -91,4 +101,6 @@ def layer_experts(
     figure.update_xaxes(showgrid=False, dtick=1 if experts <= 32 else None)
     count = {who: int(np.sum(list(flags))) for who, flags in dead.items()}
     note = f"L{layer} · dotted line: uniform 1/{experts}" + "".join(f" · {who} {n} dead" for who, n in count.items())
-    return Chart(figure, note, ("model", "expert", "share of tokens", ""), tuple(rows), f"Expert load in layer {layer}.")
+    return Chart(
+        figure, note, ("model", "expert", "share of tokens", ""), tuple(rows), f"Expert load in layer {layer}."
+    )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from darwin_lab.ui.figures.style import Cell, Chart, colour_bar, frame, layer_names, layer_ticks, nothing
+from darwin_lab.ui.figures.style import Cell, Chart, colour_bar, frame, layer_names, layer_ticks, nothing, spread_scale
 
 MEASURES = {
     "skip": ("1 − cosine to the output with the layer left out", "cosine distance"),
@@ -49,14 +49,14 @@ def probe_map(
             z=z,
             x=list(range(layers)),
             y=list(probes),
-            colorscale="Cividis",
+            colorscale=spread_scale("Cividis"),
             zmin=min(0.0, low),
             zmax=high if high > min(0.0, low) else 1.0,
             xgap=1.5,
             ygap=1.5,
             name=who,
             hoverongaps=False,
-            customdata=[[kind for kind in kinds]] * len(probes),
+            customdata=[kinds] * len(probes),
             hovertemplate="<b>%{x}</b> %{customdata}<br>%{y}: %{z:.4f} " + unit + "<extra></extra>",
             colorbar=colour_bar(unit),
         )
@@ -72,7 +72,8 @@ def probe_map(
             bounds = interval[probe][layer] if interval and probe in interval else (None, None)
             rows.append((probe, layer_names([layer])[0], float(value), *map(_number, bounds)))
     peak = max(((p, i, float(v)) for p in measured for i, v in enumerate(importance[p])), key=lambda cell: cell[2])
-    alt = f"Heat map of {unit} for the {who}: {len(measured)} probes by {layers} layers; highest {peak[2]:.3f} at L{peak[1]} on {peak[0]}."
+    size = f"{len(measured)} probes by {layers} layers"
+    alt = f"Heat map of {unit} for the {who}: {size}; highest {peak[2]:.3f} at L{peak[1]} on {peak[0]}."
     return Chart(figure, note, ("probe", "layer", unit, "low 95 %", "high 95 %"), tuple(rows), alt)
 
 

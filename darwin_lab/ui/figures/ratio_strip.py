@@ -24,7 +24,10 @@ def ratio_strip(
     blocks: Sequence[tuple[int, int]] = (),
     outside: Mapping[str, float | None] | None = None,
 ) -> Chart:
-    """ratios: component -> [L] in [0, 1] or None; advised [L]; blocks: inclusive layer ranges; outside: embed / global."""
+    """ratios: component -> [L] in [0, 1] or None; advised [L]; blocks: inclusive layer ranges.
+
+    outside: what lies in no layer, name -> mean ratio.
+    """
     if not ratios:
         return nothing("Choose a pair in Parents to see what a genome does to it.")
     bands = list(ratios)
@@ -56,8 +59,13 @@ def ratio_strip(
                 yaxis=axis,
                 name=TITLES.get(band, band),
                 customdata=[None if v is None else round(v, 6) for v in values],
-                marker={"color": [MOTHER if v is not None and v >= 0.5 else FATHER for v in values], "line": {"width": 0}},
-                hovertemplate="<b>%{x}</b> " + TITLES.get(band, band) + "<br>mother's share %{customdata:.3f}<extra></extra>",
+                marker={
+                    "color": [MOTHER if v is not None and v >= 0.5 else FATHER for v in values],
+                    "line": {"width": 0},
+                },
+                hovertemplate="<b>%{x}</b> "
+                + TITLES.get(band, band)
+                + "<br>mother's share %{customdata:.3f}<extra></extra>",
             )
         )
         figure.add_annotation(
@@ -85,7 +93,15 @@ def ratio_strip(
                 )
             )
     for _, last in blocks[:-1]:
-        figure.add_shape(type="line", x0=last + 0.5, x1=last + 0.5, y0=0, y1=1, yref="paper", line={"color": "rgba(128,134,142,.45)", "width": 1, "dash": "dot"})
+        figure.add_shape(
+            type="line",
+            x0=last + 0.5,
+            x1=last + 0.5,
+            y0=0,
+            y1=1,
+            yref="paper",
+            line={"color": "rgba(128,134,142,.45)", "width": 1, "dash": "dot"},
+        )
     figure.update_layout(bargap=0.18, hovermode="closest", margin={"t": 22})
     figure.update_xaxes(**layer_ticks(layers), fixedrange=True, anchor="y" if len(bands) == 1 else f"y{len(bands)}")
     means = [

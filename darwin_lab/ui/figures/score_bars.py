@@ -70,4 +70,3 @@ def score_bars(
     note = f"{split} items, n = {n} · whiskers: 95 % Wilson"
     columns = ("benchmark", "model", "accuracy", "low 95 %", "high 95 %")
     return Chart(figure, note, columns, tuple(rows), f"Accuracy per benchmark, {note}.")
-

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
 FATHER, MOTHER, CHILD, BLEND, ANCESTOR = "#0072B2", "#D55E00", "#009E73", "#7D8590", "#8A6FB0"
 ALERT = "#CC79A7"
@@ -64,7 +65,14 @@ def frame(*, x: str = "", y: str = "", legend: bool = False, top: int = 12, left
             "margin": {"l": left, "r": 16, "t": top + (24 if legend else 0), "b": 44 if x else 26},
             "uirevision": "keep",
             "showlegend": legend,
-            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1.02,
+                "yanchor": "bottom",
+                "font": {"size": 12},
+            },
             "font": {"size": 12},
             "hoverlabel": {"font": {"size": 12}, "align": "left"},
             "bargap": 0.28,
@@ -98,6 +106,17 @@ def colour_bar(title: str, **more: Any) -> dict[str, Any]:
         "xpad": 8,
         **more,
     }
+
+
+def spread_scale(name: str, *, centred: bool = False) -> list[tuple[float, str]]:
+    """A colour scale whose colours follow the square root of the value, so that small values can be told apart.
+
+    The values themselves stay as they are. `centred`: the square root is taken on both sides of the middle.
+    """
+    steps = np.linspace(0, 1, 21)
+    colours = sample_colorscale(name, steps.tolist())
+    places = 0.5 + 2 * (steps - 0.5) * np.abs(steps - 0.5) if centred else steps**2
+    return [(round(float(place), 6), colour) for place, colour in zip(places, colours, strict=True)]
 
 
 def share(value: float) -> str:

@@ -26,6 +26,7 @@ from darwin_lab.ui.figures.style import NAME, Chart, nothing
 from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, facts, genome_at_hand, guarded, lead, pair_of, say, verdict
 
 ORDER = ("child", "father", "mother", "blend")
+SIGNIFICANT = 0.05
 NOT_YET = "Press “Score on report items”: child, father, mother and blend answer the same sealed items."
 BRING_ITEMS = "This pair came without benchmark items. Add JSONL files in Parents and open it again."
 
@@ -33,7 +34,9 @@ BRING_ITEMS = "This pair came without benchmark items. Add JSONL files in Parent
 def build(shared: Shared) -> None:
     """Put the tab's components on the page and wire them."""
     lab = shared.lab
-    gr.HTML(lead("Child", "Is the child better than both parents? Sealed items decide, and every look at them is counted."))
+    gr.HTML(
+        lead("Child", "Is the child better than both parents? Sealed items decide, and every look at them is counted.")
+    )
     with gr.Row(elem_classes=["dl-row"]):
         with gr.Column(scale=8, min_width=480):
             sentence = gr.HTML(verdict("plain", "Not scored on report items.", NOT_YET), elem_id="child_verdict")
@@ -46,8 +49,8 @@ def build(shared: Shared) -> None:
                 looks = gr.HTML(elem_id="child_looks")
             with gr.Column(elem_classes=["dl-card"]):
                 gr.HTML(
-                    "<h3>Export</h3><p class='dl-note'>A folder with the father's tensor names, dtypes and side files; it loads in "
-                    "plain transformers.</p>"
+                    "<h3>Export</h3><p class='dl-note'>A folder with the father's tensor names, dtypes and side files; "
+                    "it loads in plain transformers.</p>"
                 )
                 export = gr.Button("Export this child", elem_id="child_export")
                 exported = gr.HTML(say("Not exported yet."), elem_id="child_exported")
@@ -55,8 +58,8 @@ def build(shared: Shared) -> None:
 
     with gr.Column(elem_classes=["dl-card"]):
         gr.HTML(
-            "<h3>Score table</h3><p class='dl-note'>Intervals: 95 % Wilson for a skill. p: paired permutation over items, "
-            "stratified by skill, child against each.</p>"
+            "<h3>Score table</h3><p class='dl-note'>Intervals: 95 % Wilson for a skill. p: paired permutation over "
+            "items, stratified by skill, child against each.</p>"
         )
         table = data_table("score_table", label="Score table", empty=NOT_YET)
 
@@ -72,7 +75,15 @@ def build(shared: Shared) -> None:
         except LabError as error:
             why = str(error)
             hidden = gr.DownloadButton(visible=False)
-            return [verdict("plain", "No child.", why), nothing(why).wire(), table_value((), (), empty=why), "", "", say(why), hidden]
+            return [
+                verdict("plain", "No child.", why),
+                nothing(why).wire(),
+                table_value((), (), empty=why),
+                "",
+                "",
+                say(why),
+                hidden,
+            ]
         report = lab.report(pair, recipe.hash)
         kept = lab.export(pair, recipe.hash)
         busy = {job.kind for job in lab.active_jobs()}
@@ -107,7 +118,11 @@ def build(shared: Shared) -> None:
 def report_views(pair: Pair, report: dict[str, Any] | None, busy: bool) -> list[Any]:
     """Verdict, chart and table of a report."""
     if pair.items_by_split is None:
-        return [verdict("plain", "No items to score on.", BRING_ITEMS), nothing(BRING_ITEMS).wire(), table_value((), (), empty=BRING_ITEMS)]
+        return [
+            verdict("plain", "No items to score on.", BRING_ITEMS),
+            nothing(BRING_ITEMS).wire(),
+            table_value((), (), empty=BRING_ITEMS),
+        ]
     if report is None:
         head = "Scoring on report items." if busy else "Not scored on report items."
         return [verdict("plain", head, NOT_YET), nothing(NOT_YET).wire(), table_value((), (), empty=NOT_YET)]
@@ -137,10 +152,8 @@ def report_table(report: dict[str, Any]) -> dict[str, Any]:
         model, test = models[who], report["tests"].get(who)
         cells: list[Any] = [NAME[who], model["mean_acc"]]
         if test:
-            beats = test["p"] < 0.05
             cells += [f"{test['difference']:+.3f} [{test['low']:+.3f}, {test['high']:+.3f}]", _p(test["p"])]
-            cells.append(mark(True if beats and test["difference"] > 0 else False if beats else None,
-                              "child better" if beats and test["difference"] > 0 else "child worse" if beats else "no difference shown"))  # fmt: skip
+            cells.append(_told_apart(test))
         else:
             cells += ["", "", ""]
         for task in tasks:
@@ -202,6 +215,13 @@ def download_of(kept: ExportView | None) -> Any:
         except OSError:
             shutil.copyfile(kept.archive, served)
     return gr.DownloadButton(value=str(served), visible=True)
+
+
+def _told_apart(test: dict[str, Any]) -> dict[str, str]:
+    if test["p"] >= SIGNIFICANT:
+        return mark(None, "no difference shown")
+    better = test["difference"] > 0
+    return mark(better, "child better" if better else "child worse")
 
 
 def _p(value: float) -> str:

@@ -56,20 +56,50 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
         with gr.Column(scale=3, min_width=280):
             with gr.Column(elem_classes=["dl-card"]):
                 gr.HTML("<h3>Settings</h3>")
-                start_from = gr.Radio([(START_WORDS[n], n) for n in STARTS], value="mri", label="Start from", elem_id="evo_start")
-                layout = gr.Dropdown([(LAYOUT_WORDS[n], n) for n in LAYOUTS], value="v6", label="Layout", elem_id="evo_layout")
+                start_from = gr.Radio(
+                    [(START_WORDS[n], n) for n in STARTS], value="mri", label="Start from", elem_id="evo_start"
+                )
+                layout = gr.Dropdown(
+                    [(LAYOUT_WORDS[n], n) for n in LAYOUTS], value="v6", label="Layout", elem_id="evo_layout"
+                )
                 with gr.Row(elem_classes=["dl-tight"]):
-                    budget = gr.Number(60, label="Budget, candidates", precision=0, minimum=2, elem_id="evo_budget", min_width=110)
+                    budget = gr.Number(
+                        60, label="Budget, candidates", precision=0, minimum=2, elem_id="evo_budget", min_width=110
+                    )
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="evo_seed", min_width=90)
                 with gr.Accordion("More settings", open=False, elem_id="evo_more"):
-                    operator = gr.Dropdown(list(GENOME_OPERATORS), value="lerp", label="Operator", elem_id="evo_operator")
+                    operator = gr.Dropdown(
+                        list(GENOME_OPERATORS), value="lerp", label="Operator", elem_id="evo_operator"
+                    )
                     with gr.Row(elem_classes=["dl-tight"]):
-                        sigma = gr.Number(0.18, label="First step σ", minimum=0.01, maximum=1, elem_id="evo_sigma", min_width=100)
-                        patience = gr.Number(5, label="Patience", precision=0, minimum=1, elem_id="evo_patience", min_width=100)
+                        sigma = gr.Number(
+                            0.18, label="First step σ", minimum=0.01, maximum=1, elem_id="evo_sigma", min_width=100
+                        )
+                        patience = gr.Number(
+                            5, label="Patience", precision=0, minimum=1, elem_id="evo_patience", min_width=100
+                        )
                     with gr.Row(elem_classes=["dl-tight"]):
-                        popsize = gr.Number(0, label="Population (0 = auto)", precision=0, minimum=0, elem_id="evo_popsize", min_width=100)
-                        per_task = gr.Number(0, label="Items a skill (0 = all)", precision=0, minimum=0, elem_id="evo_items", min_width=100)
-                    report = gr.Checkbox(True, label="Score the pick and its parents on report items at the end (one look)", elem_id="evo_report")
+                        popsize = gr.Number(
+                            0,
+                            label="Population (0 = auto)",
+                            precision=0,
+                            minimum=0,
+                            elem_id="evo_popsize",
+                            min_width=100,
+                        )
+                        per_task = gr.Number(
+                            0,
+                            label="Items a skill (0 = all)",
+                            precision=0,
+                            minimum=0,
+                            elem_id="evo_items",
+                            min_width=100,
+                        )
+                    report = gr.Checkbox(
+                        True,
+                        label="Score the pick and its parents on report items at the end (one look)",
+                        elem_id="evo_report",
+                    )
                 go = gr.Button("Start evolution", variant="primary", elem_id="evo_go")
                 with gr.Row(elem_classes=["dl-tight"]):
                     stop = gr.Button("Stop", interactive=False, elem_id="evo_stop", min_width=80)
@@ -84,9 +114,25 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
             with gr.Column(elem_classes=["dl-card"]):
                 with gr.Row(elem_classes=["dl-tight"]):
                     chosen = gr.HTML("<h3>Candidates</h3>", elem_id="candidate_head")
-                    take = gr.Button("Load into Genome", size="sm", interactive=False, elem_id="candidate_load", scale=0, min_width=150)
-                    check = gr.Button("Check its health", size="sm", interactive=False, elem_id="candidate_health", scale=0, min_width=150)
-                candidates = data_table("candidate_table", label="Candidates", pick=True, search=True, height=380, empty=NO_RUN)
+                    take = gr.Button(
+                        "Load into Genome",
+                        size="sm",
+                        interactive=False,
+                        elem_id="candidate_load",
+                        scale=0,
+                        min_width=150,
+                    )
+                    check = gr.Button(
+                        "Check its health",
+                        size="sm",
+                        interactive=False,
+                        elem_id="candidate_health",
+                        scale=0,
+                        min_width=150,
+                    )
+                candidates = data_table(
+                    "candidate_table", label="Candidates", pick=True, search=True, height=380, empty=NO_RUN
+                )
 
     settings = [layout, operator, budget, seed, sigma, popsize, start_from, per_task, patience, report]
 
@@ -203,7 +249,9 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
     check.click(to_health, [shared.pair, shared.run], [shared.load, shared.tabs], **QUIET)
 
 
-def settings_from(pair: Pair, at_hand: dict[str, Any] | None, payload: Any, picked: tuple[Any, ...]) -> EvolutionSettings:
+def settings_from(
+    pair: Pair, at_hand: dict[str, Any] | None, payload: Any, picked: tuple[Any, ...]
+) -> EvolutionSettings:
     """Settings from the form; starting from the editor takes its genes, and its locks become frozen genes."""
     layout, operator, budget, seed, sigma, popsize, start, per_task, patience, report = picked
     genome = genome_at_hand(pair, at_hand)
@@ -290,7 +338,9 @@ def candidate_table(run: RunView, chosen: int | None) -> dict[str, Any]:
     """Candidates, best first; those that met all selection items above the others."""
     pick = run.result["pick"]["index"] if run.result and run.result.get("pick") else None
     tasks = sorted({task for row in run.candidates for task in row.get("tasks", {})})
-    ordered = sorted(run.candidates, key=lambda r: (r.get("full_fitness") is None, -(r.get("full_fitness") or r["fitness"])))
+    ordered = sorted(
+        run.candidates, key=lambda r: (r.get("full_fitness") is None, -(r.get("full_fitness") or r["fitness"]))
+    )
     rows = [
         Row(
             str(row["index"]),

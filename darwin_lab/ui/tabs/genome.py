@@ -21,23 +21,17 @@ from darwin_lab.genome.genome import (
 )
 from darwin_lab.genome.layouts import LAYOUTS
 from darwin_lab.genome.presets import PRESETS, preset_genome
-from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
-from darwin_lab.merging.operators import NEEDS_ANCESTOR
-from darwin_lab.merging.recipe import Recipe, inert_genes
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
-from darwin_lab.ui.components.data_table import Column, Row, data_table, table_value
-from darwin_lab.ui.components.genome_editor import editor_value, genome_editor, genes_from
-from darwin_lab.ui.figures.ratio_strip import ratio_strip
-from darwin_lab.ui.figures.style import NAME, Chart, nothing
+from darwin_lab.ui.components.data_table import data_table, table_value
+from darwin_lab.ui.components.genome_editor import genes_from, genome_editor
+from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import (
     AT_ONCE,
-    COMPONENTS,
     LATEST,
     QUIET,
     Shared,
-    facts,
     genome_at_hand,
     guarded,
     lead,
@@ -45,16 +39,18 @@ from darwin_lab.ui.session import (
     say,
     to_load,
 )
+from darwin_lab.ui.tabs.genome_views import (
+    choice_values,
+    editor_of,
+    genome_words,
+    recipe_rows,
+    score_words,
+    strip_chart,
+)
 
 LAYOUT_WORDS = {"v4": "v4 · 5 genes", "v6": "v6 · components and blocks", "layerwise": "Layerwise · one gene a layer"}
 READING_WORDS = {"logit": "Log-odds summed", "mean": "Mean", "component": "Component alone"}
 NO_PAIR = "Open a pair in Parents first."
-WHY_IDLE = {
-    "density_a": "Needs ties, dare_ties or mix with an ancestor: {operator} keeps the father whole.",
-    "density_b": "{operator} drops nothing: densities work in dare, ties, dare_ties and mix.",
-    "mri_trust": "No prescription yet: scan the pair first.",
-    "merge_method_weight": "Only the operator mix reads it.",
-}
 
 
 def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
@@ -64,28 +60,45 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
     with gr.Row(elem_classes=["dl-row"]):
         with gr.Column(scale=6, min_width=420, elem_classes=["dl-card"]):
             with gr.Row(elem_classes=["dl-tight"]):
-                layout = gr.Dropdown([(LAYOUT_WORDS[n], n) for n in LAYOUTS], value="v6", label="Layout", elem_id="layout")
+                layout = gr.Dropdown(
+                    [(LAYOUT_WORDS[n], n) for n in LAYOUTS], value="v6", label="Layout", elem_id="layout", min_width=220
+                )
                 names = [(preset.label, preset.name) for preset in PRESETS if preset.name != "mri"]
-                preset = gr.Dropdown(names, value=None, label="Load a preset", elem_id="preset")
-                operator = gr.Dropdown(list(GENOME_OPERATORS), value="lerp", label="Operator", elem_id="operator")
-                reading = gr.Dropdown([(READING_WORDS[n], n) for n in READINGS], value="logit", label="Genes combine by", elem_id="reading")
+                preset = gr.Dropdown(names, value=None, label="Load a preset", elem_id="preset", min_width=220)
+                operator = gr.Dropdown(
+                    list(GENOME_OPERATORS), value="lerp", label="Operator", elem_id="operator", min_width=220
+                )
+                reading = gr.Dropdown(
+                    [(READING_WORDS[n], n) for n in READINGS],
+                    value="logit",
+                    label="Genes combine by",
+                    elem_id="reading",
+                    min_width=220,
+                )
             editor = genome_editor()
             with gr.Row(elem_classes=["dl-tight"]):
                 follow = gr.Button("Follow the MRI", size="sm", elem_id="follow_mri")
                 reset = gr.Button("All neutral", size="sm", elem_id="reset_genome")
             with gr.Accordion("More choices", open=False, elem_id="genome_more"), gr.Row(elem_classes=["dl-tight"]):
-                seed = gr.Number(0, label="Seed of the masks", precision=0, minimum=0, elem_id="genome_seed", min_width=110)
+                seed = gr.Number(
+                    0, label="Seed of the masks", precision=0, minimum=0, elem_id="genome_seed", min_width=110
+                )
                 transplant = gr.Number(
-                    0.15, label="Transplant below", minimum=0, maximum=0.49, step=0.01, elem_id="transplant", min_width=110,
+                    0.15, label="Transplant below", minimum=0, maximum=0.49, step=0.01, elem_id="transplant",
+                    min_width=110,
                     info="A ratio under it becomes 0, over 1 − it becomes 1; 0 = off",
                 )  # fmt: skip
-                rescale = gr.Dropdown(list(RESCALES), value="inverse", label="Rescale what is kept", elem_id="rescale", min_width=130)
+                rescale = gr.Dropdown(
+                    list(RESCALES), value="inverse", label="Rescale what is kept", elem_id="rescale", min_width=130
+                )
                 experts = gr.Dropdown(
                     [("Blend like the rest", "blend"), ("Keep the father's where the mother's are dead", "preserve")],
                     value="blend", label="Dead experts", elem_id="experts_mode", min_width=180,
                 )  # fmt: skip
         with gr.Column(scale=6, min_width=420):
-            strip = chart_card("ratio_strip", "Whose weights each layer gets", words.RATIO, empty=NO_PAIR, height=348, layered=True)
+            strip = chart_card(
+                "ratio_strip", "Whose weights each layer gets", words.RATIO, empty=NO_PAIR, height=348, layered=True
+            )
             with gr.Column(elem_classes=["dl-card"]):
                 numbers = gr.HTML(elem_id="genome_facts")
                 with gr.Row(elem_classes=["dl-tight"]):
@@ -94,7 +107,9 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
                 scored_words = gr.HTML(elem_id="genome_score_words")
                 scored = data_table("genome_score", label="Score on selection items", empty="Not scored yet.")
     with gr.Accordion("Recipe: one row a tensor", open=False, elem_id="recipe_fold") as fold:
-        recipe_table = data_table("recipe_table", label="Recipe", search=True, height=420, empty="Move a gene or load a preset.")
+        recipe_table = data_table(
+            "recipe_table", label="Recipe", search=True, height=420, empty="Move a gene or load a preset."
+        )
     with gr.Accordion("Genome as JSON: copy, paste, keep", open=False, elem_id="json_fold"):
         text = gr.Code(language="json", label="Genome", lines=8, max_lines=24, elem_id="genome_json", interactive=True)
         with gr.Row(elem_classes=["dl-tight"]):
@@ -153,7 +168,14 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             recipe = lab.recipe(pair, genome)
         except LabError as error:
             empty = editor_of(lab, pair, genome, load.get("stamp", ""))
-            return [empty, *choice_values(genome), gr.skip(), nothing(str(error)).wire(), say(str(error), bad=True), gr.skip()]
+            return [
+                empty,
+                *choice_values(genome),
+                gr.skip(),
+                nothing(str(error)).wire(),
+                say(str(error), bad=True),
+                gr.skip(),
+            ]
         return [
             editor_of(lab, pair, genome, load.get("stamp", "")),
             *choice_values(genome),
@@ -272,100 +294,3 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
 DOWNLOAD = """text => { const a = document.createElement('a');
   a.href = URL.createObjectURL(new Blob([text], {type: 'application/json'})); a.download = 'genome.json'; a.click();
   setTimeout(() => URL.revokeObjectURL(a.href), 1000); }"""
-
-
-def choice_values(genome: Genome) -> list[Any]:
-    """Values of the dropdowns, in the order of `choices`."""
-    return [
-        genome.layout, genome.operator, genome.reading, genome.seed, genome.transplant, genome.rescale, genome.experts,
-    ]  # fmt: skip
-
-
-def editor_of(lab: Lab, pair: Pair, genome: Genome, stamp: str) -> dict[str, Any]:
-    """The editor's value for a genome: advice of the MRI, idle genes with their reason."""
-    layout = genome.layout_of(pair.anatomy.layers)
-    advice = lab.prescription(pair)
-    told = lab.advised_genome(pair, genome.layout, blocks=genome.blocks).genes if advice is not None else {}
-    inert = inert_genes(
-        layout, genome.operator, has_prescription=advice is not None, has_ancestor=pair.ancestor is not None, reading=genome.reading
-    )
-    idle = {name: WHY_IDLE.get(name, "This reading looks at components only.").format(operator=genome.operator) for name in inert}
-    return editor_value(layout, genome.genes, stamp=stamp, advice=told, idle=idle)
-
-
-
-def strip_chart(lab: Lab, pair: Pair, genome: Genome, recipe: Recipe) -> Chart:
-    """Effective ratios of the recipe, with the MRI's advice."""
-    advice = lab.prescription(pair)
-    ratios = {name: recipe.layer_ratios(None if name == "all" else name) for name in COMPONENTS}
-    return ratio_strip(
-        ratios,
-        layers=pair.anatomy.layers,
-        advised=advice.layer_ratio if advice is not None else None,
-        blocks=genome.layout_of(pair.anatomy.layers).blocks,
-        outside={"embedding": recipe.component_ratio("embed")},
-    )
-
-
-def genome_words(genome: Genome, recipe: Recipe) -> str:
-    """Hashes and what the recipe comes to."""
-    rows = list(recipe.rows.values())
-    merged = sum(row.action == "merge" for row in rows)
-    moved = {who: sum(row.transplant == who for row in rows) for who in ("father", "mother")}
-    shares = [row.ratio for row in rows if row.component]
-    needs = " · needs the ancestor" if NEEDS_ANCESTOR.get(genome.operator) else ""
-    return facts(
-        [
-            ("#genome", genome.hash, ""),
-            ("#child (recipe)", recipe.hash, ""),
-            ("tensors merged", f"{merged:,}", f"of {len(rows):,}{needs}"),
-            ("ratios reach", f"{min(shares):.2f} – {max(shares):.2f}", "mother's share"),
-            ("transplants", f"{moved['father']} / {moved['mother']}", "father / mother"),
-        ]
-    )
-
-
-def recipe_rows(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a table."""
-    columns = (
-        Column("tensor", "code"),
-        Column("layer", "number"),
-        Column("role"),
-        Column("action"),
-        Column("mother's share", "number", 4),
-        Column("operator"),
-        Column("why"),
-    )
-    rows = (
-        Row(row.name, (row.name, row.layer, row.role.replace("_", " "), row.action, row.ratio, row.operator if row.action == "merge" else "", row.why))
-        for row in recipe.rows.values()
-    )  # fmt: skip
-    return table_value(columns, rows)
-
-
-def score_words(lab: Lab, pair: Pair, child: str) -> list[Any]:
-    """The child beside father, mother and blend on selection items, and one sentence."""
-    if pair.items_by_split is None:
-        return ["", table_value((), (), empty="This pair came without benchmark items; add them in Parents to score.")]
-    found = {who: lab.score(pair, child if who == "child" else who) for who in ("child", "father", "mother", "blend")}
-    tasks = next((list(score.benchmarks()) for score in found.values() if score is not None), [])
-    rows = []
-    for who, score in found.items():
-        if score is None:
-            continue
-        benches = score.benchmarks()
-        rows.append(Row(who, (NAME[who], score.mean_p_gold, score.mean_acc, *(benches[t].acc for t in tasks)), who))
-    columns = (
-        Column("model"), Column("mean p(gold)", "number", 4), Column("mean accuracy", "number", 3),
-        *(Column(task.lower(), "number", 3) for task in tasks),
-    )  # fmt: skip
-    scored, father, mother = found["child"], found["father"], found["mother"]
-    if scored is None:
-        return ["", table_value(columns, rows, empty="Press “Score this genome” to see it beside both parents.")]
-    if father is None or mother is None:
-        return ["", table_value(columns, rows)]
-    better = max(("father", father.mean_p_gold), ("mother", mother.mean_p_gold), key=lambda pair_: pair_[1])
-    gap = scored.mean_p_gold - better[1]
-    side = "above" if gap > 0 else "below"
-    sentence = f"p(gold) {abs(gap):.3f} {side} the better parent ({better[0]}) on {scored.n} selection items. Selection items choose; report items in Child decide."
-    return [say(sentence), table_value(columns, rows)]

@@ -46,21 +46,31 @@ def build(shared: Shared) -> None:
     gr.HTML(lead("Health", "Does every layer of the child still do what it did in a parent?"))
     with gr.Row(elem_classes=["dl-row"]):
         sentence = gr.HTML(verdict("plain", "Not checked yet.", NOT_YET), elem_id="health_verdict", min_width=420)
-        check = gr.Button("Check this child's health", variant="primary", elem_id="health_check", scale=0, min_width=220)
+        check = gr.Button(
+            "Check this child's health", variant="primary", elem_id="health_check", scale=0, min_width=220
+        )
+    probe = gr.Radio([ALL], value=ALL, label="Probe", elem_id="health_probe", elem_classes=["dl-seg"])
     with gr.Row(elem_classes=["dl-row"]):
         with gr.Column(scale=8, min_width=480):
-            probe = gr.Radio([ALL], value=ALL, label="Probe", elem_id="health_probe", elem_classes=["dl-seg"])
-            bars = chart_card("health_bars", "Child beside its parents", words.HEALTH, empty=NOT_YET, height=360, layered=True)
-            dead = chart_card("health_dead", "Dead experts in the child", words.HEALTH_DEAD, empty=NOT_YET, height=220, layered=True)
+            bars = chart_card(
+                "health_bars", "Child beside its parents", words.HEALTH, empty=NOT_YET, height=372, layered=True
+            )
         with gr.Column(scale=5, min_width=360):
-            with gr.Column(elem_classes=["dl-card"]):
-                gr.HTML("<h3>Loss by probe</h3><p class='dl-note'>NLL in nats a token; differences paired over texts, 95 %.</p>")
-                losses = data_table("health_nll", label="Loss by probe", empty=NOT_YET)
             with gr.Column(elem_classes=["dl-card"]):
                 with gr.Row(elem_classes=["dl-tight"]):
                     gr.HTML("<h3>What would mend it</h3>")
-                    mend = gr.Button("Mend all", size="sm", interactive=False, elem_id="health_mend", scale=0, min_width=110)
-                advice = data_table("health_advice", label="Advice", pick=True, empty=NOT_YET)
+                    mend = gr.Button(
+                        "Mend all", size="sm", interactive=False, elem_id="health_mend", scale=0, min_width=110
+                    )
+                advice = data_table("health_advice", label="Advice", pick=True, height=170, empty=NOT_YET)
+            dead = chart_card(
+                "health_dead", "Dead experts in the child", words.HEALTH_DEAD, empty=NOT_YET, height=190, layered=True
+            )
+    with gr.Column(elem_classes=["dl-card"]):
+        gr.HTML(
+            "<h3>Loss by probe</h3><p class='dl-note'>NLL in nats a token; differences paired over texts, 95 %.</p>"
+        )
+        losses = data_table("health_nll", label="Loss by probe", empty=NOT_YET)
 
     def found(pair_key: str, at_hand: dict[str, Any] | None) -> tuple[Pair, Health | None]:
         pair = pair_of(lab, pair_key)
@@ -80,7 +90,14 @@ def build(shared: Shared) -> None:
             head = "Scanning the child." if working else "Not checked yet."
             why = "Its layers appear as soon as every probe is read." if working else why
             empty = table_value((), (), empty=why)
-            return [verdict("plain", head, why), gr.skip(), *[nothing(why).wire()] * 2, empty, empty, gr.Button(interactive=False)]
+            return [
+                verdict("plain", head, why),
+                gr.skip(),
+                *[nothing(why).wire()] * 2,
+                empty,
+                empty,
+                gr.Button(interactive=False),
+            ]
         probes = list(dict.fromkeys(row.probe for row in health.rows))
         by = by if by in probes else ALL
         return [
@@ -116,7 +133,9 @@ def build(shared: Shared) -> None:
         if health is None or not health.advice:
             raise LabError("there is nothing to mend; check the child's health first")
         genome = mended(lab, pair, genome_at_hand(pair, at_hand), health.advice)
-        gr.Info("Each flagged layer was moved a step towards the parent that reads better there.", title="Mended genome")
+        gr.Info(
+            "Each flagged layer was moved a step towards the parent that reads better there.", title="Mended genome"
+        )
         return to_load(genome, "mended:" + genome.hash), gr.Tabs(selected="genome")
 
     mend.click(mend_all, [shared.pair, shared.genome], [shared.load, shared.tabs], **QUIET)
@@ -131,8 +150,8 @@ def threshold_words(health: Health) -> str:
     """The thresholds the verdict used."""
     limits = health.thresholds
     return (
-        f"Interference above {limits.interference_factor:g} × the larger parent + {limits.interference_margin:g}; function "
-        f"loss below {limits.loss_factor:g} × a parent's top quarter. Thresholds are ours."
+        f"Interference above {limits.interference_factor:g} × the larger parent + {limits.interference_margin:g}; "
+        f"function loss below {limits.loss_factor:g} × a parent's top quarter. Thresholds are ours."
     )
 
 
@@ -155,7 +174,7 @@ def bar_chart(health: Health, probe: str) -> Chart:
     else:
         rows = sorted((row for row in health.rows if row.probe == probe), key=lambda row: row.layer)
         lines = {who: tuple(getattr(row, who) for row in rows) for who in ("child", "father", "mother")}
-    return health_bars(**lines, probe=probe, flags=flags_of(health, probe))
+    return health_bars(lines["child"], lines["father"], lines["mother"], probe=probe, flags=flags_of(health, probe))
 
 
 def dead_chart(health: Health) -> Chart:
@@ -197,19 +216,24 @@ def loss_table(health: Health) -> dict[str, Any]:
 
 def advice_table(advice: tuple[Advice, ...]) -> dict[str, Any]:
     """One row a flagged layer: towards whom, and why."""
-    rows = [Row(str(item.layer), (f"L{item.layer}", f"towards the {item.towards}", item.gap, item.reason)) for item in advice]
+    rows = [
+        Row(str(item.layer), (f"L{item.layer}", f"towards the {item.towards}", item.gap, item.reason))
+        for item in advice
+    ]
     columns = (Column("layer"), Column("move"), Column("NLL gap", "number", 3), Column("why"))
     return table_value(columns, rows, empty="No layer is flagged: there is nothing to mend.")
 
 
 def mended(lab: Lab, pair: Pair, genome: Genome, advice: tuple[Advice, ...]) -> Genome:
-    """A layerwise genome that gives every layer what it had, and each flagged layer a step towards the better parent."""
+    """A layerwise genome that keeps every layer's share and moves each flagged layer towards the better parent."""
     now = lab.recipe(pair, genome).layer_ratios()
     genes = {f"layer_{layer}": 0.5 if ratio is None else ratio for layer, ratio in enumerate(now)}
     for item in advice:
         moved = genes[f"layer_{item.layer}"] + (STEP if item.towards == "mother" else -STEP)
         genes[f"layer_{item.layer}"] = min(max(moved, 0.0), 1.0)
-    return neutral_genome("layerwise", pair.anatomy.layers, operator=genome.operator, seed=genome.seed).with_genes(**genes)
+    return neutral_genome("layerwise", pair.anatomy.layers, operator=genome.operator, seed=genome.seed).with_genes(
+        **genes
+    )
 
 
 def _gap(values: tuple[float, float, float]) -> str:

@@ -104,8 +104,10 @@ def open_own(lab: Lab, father: str, mother: str, ancestor: str, items: list[str]
 def pair_words(pair: Pair) -> str:
     """The verdict over a pair and who descends from whom."""
     failing = [check for check in pair.checks if not check.ok]
-    tree = "The ancestor is the base of both." if pair.ancestor else (
-        "No ancestor given: ties, dare_ties and task_arithmetic stay closed."
+    tree = (
+        "The ancestor is the base of both."
+        if pair.ancestor
+        else ("No ancestor given: ties, dare_ties and task_arithmetic stay closed.")
     )
     if failing:
         head = f"These parents cannot be bred: they differ in {', '.join(check.what for check in failing)}."
@@ -195,15 +197,20 @@ def header_words(pair: Pair | None) -> str:
     """The pair in the page's header."""
     if pair is None:
         return "<div class='dl-pair'>No pair open</div>"
-    base = f"<span class='dl-person ancestor'>{html.escape(pair.ancestor.name)} <small>ancestor</small></span>"
+    base = ""
+    if pair.ancestor is not None:
+        base = f"<span class='dl-person ancestor'>{_named(pair.ancestor, 'ancestor')}</span>"
     return (
         "<div class='dl-pair'>"
-        f"<span class='dl-person father'>{html.escape(pair.father.name)} <small>father</small></span>"
+        f"<span class='dl-person father'>{_named(pair.father, 'father')}</span>"
         "<span class='dl-times'>×</span>"
-        f"<span class='dl-person mother'>{html.escape(pair.mother.name)} <small>mother</small></span>"
-        + (base if pair.ancestor else "")
-        + "</div>"
+        f"<span class='dl-person mother'>{_named(pair.mother, 'mother')}</span>" + base + "</div>"
     )
+
+
+def _named(checkpoint: Checkpoint, role: str) -> str:
+    name = html.escape(checkpoint.name)
+    return name if name.endswith(role) else f"{name} <small>{role}</small>"
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -146,7 +146,8 @@ def health(arguments: argparse.Namespace, tick: Tick) -> Result:
         scan_model(resident, source, probes, part(tick, index / 3, (index + 1) / 3))
         for index, source in enumerate(sources)
     ]
-    found = check_health(*scans, golden=golden_layers(scans[1], scans[2]))
+    child, father, mother = scans
+    found = check_health(child, father, mother, golden=golden_layers(father, mother))
     rows = [f"{'probe':<12} {'child':>8} {'father':>8} {'mother':>8}   NLL, nats a token"]
     rows += [f"{row.probe:<12} {row.child:8.3f} {row.father:8.3f} {row.mother:8.3f}" for row in found.nll]
     return Result(found.to_json(), "\n".join([f"{found.verdict}: {found.sentence}", "", *rows]))
@@ -202,12 +203,12 @@ def _recipe(arguments: argparse.Namespace, genome: Genome, tick: Tick) -> tuple[
 def _given_advice(arguments: argparse.Namespace) -> Prescription:
     """Card V6 advice from two saved scans; the contrastive one needs the parents side by side."""
     father, mother = open_checkpoint(arguments.father), open_checkpoint(arguments.mother)
-    scans = [Scan.load(folder) for folder in arguments.scans]
-    for who, parent, made in (("father", father, scans[0]), ("mother", mother, scans[1])):
+    scan_a, scan_b = (Scan.load(folder) for folder in arguments.scans)
+    for who, parent, made in (("father", father, scan_a), ("mother", mother, scan_b)):
         if made.fingerprint != parent.fingerprint:
             raise LabError(f"the {who}'s scan is of {made.model}, not of {parent.name} as it is now; scan it again")
     anatomy = read_anatomy(father)
-    return prescribe(*scans, anatomy, mode="card_v6", static=static_profile(father, mother, anatomy))
+    return prescribe(scan_a, scan_b, anatomy, mode="card_v6", static=static_profile(father, mother, anatomy))
 
 
 # ---------------------------------------------------------------------------------------------------- evolve

@@ -55,7 +55,7 @@ class EvolutionSettings:
     popsize: int | None = None
     start: str = "mri"
     start_genes: dict[str, float] | None = None
-    items_per_task: int = 0
+    items_per_task: int = 40
     survivors: int | None = None
     final_top: int = 3
     patience: int = 5

@@ -16,7 +16,7 @@ from darwin_lab.scoring.score import Score
 
 LAYERS = 4
 TASKS = ("MATH", "CODE")
-SETTINGS = EvolutionSettings(layout="layerwise", budget=24, popsize=6, seed=7, start="neutral")
+SETTINGS = EvolutionSettings(layout="layerwise", items_per_task=0, budget=24, popsize=6, seed=7, start="neutral")
 
 
 @dataclass(frozen=True)

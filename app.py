@@ -9,11 +9,11 @@ import os
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from darwin_lab.errors import LabError  # noqa: E402
-from darwin_lab.lab.lab import Lab  # noqa: E402
-from darwin_lab.lab.pairs import Pair  # noqa: E402
-from darwin_lab.ui.page import build  # noqa: E402
-from darwin_lab.ui.theme import STYLE_SHEET, lab_theme  # noqa: E402
+from darwin_lab.errors import LabError
+from darwin_lab.lab.lab import Lab
+from darwin_lab.lab.pairs import Pair
+from darwin_lab.ui.page import build
+from darwin_lab.ui.theme import STYLE_SHEET, lab_theme
 
 
 def open_family(lab: Lab) -> Pair | None:

@@ -20,6 +20,7 @@ from darwin_lab.engine.child import Child
 from darwin_lab.engine.export import check_target, export_child
 from darwin_lab.engine.resident import Resident
 from darwin_lab.errors import LabError
+from darwin_lab.evolution.report import task_table
 from darwin_lab.evolution.settings import EvolutionSettings, settings_from_json
 from darwin_lab.genome.genome import Genome, genome_from_json
 from darwin_lab.genome.presets import preset_genome
@@ -111,7 +112,7 @@ def score(arguments: argparse.Namespace, tick: Tick) -> Result:
     if arguments.samples is not None:
         rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in result.to_rows())
         arguments.samples.write_text("".join(rows), encoding="utf-8")
-    return Result({"model": arguments.model, "benchmarks": _benchmarks(result)}, _score_text(result))
+    return Result({"model": arguments.model, "benchmarks": task_table(result)}, _score_text(result))
 
 
 def evolve(arguments: argparse.Namespace, tick: Tick) -> Result:
@@ -279,20 +280,6 @@ def _first_of_each_task(items: list[Item], limit: int) -> list[Item]:
     by_task = groupby(sorted(items, key=lambda item: item.task), key=lambda item: item.task)
     chosen = {item.id for _, group in by_task for item in list(group)[:limit]}
     return [item for item in items if item.id in chosen]
-
-
-def _benchmarks(result: Score) -> dict[str, dict[str, Any]]:
-    return {
-        task: {
-            "n": bench.n,
-            "acc": bench.acc,
-            "acc_norm": bench.acc_norm,
-            "p_gold": bench.p_gold,
-            "interval": list(bench.interval),
-            "chance": bench.chance,
-        }
-        for task, bench in result.benchmarks().items()
-    }
 
 
 def _score_text(result: Score) -> str:

@@ -280,20 +280,22 @@ def _fingerprint(bench: Workbench, pair: Pair, who: str) -> str | None:
     return row["fingerprint"] if row else None
 
 
-def _basis(pair: Pair) -> tuple[str, str]:
-    """What every measurement depends on beside the weights: the probes and the settings."""
-    from darwin_lab.mri.scan import scan_settings
-
-    settings = json.dumps(scan_settings(), sort_keys=True)
-    return pair.probes.hash, hashlib.sha256(settings.encode()).hexdigest()[:8]
+def _basis(pair: Pair, settings: Mapping[str, Any]) -> tuple[str, str]:
+    """What a measurement depends on beside the weights: the probes and the settings."""
+    return pair.probes.hash, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _scan_folder(bench: Workbench, pair: Pair, fingerprint: str) -> Path:
-    return bench.store.folder("scans", fingerprint, *_basis(pair))
+    from darwin_lab.mri.scan import scan_settings
+
+    return bench.store.folder("scans", fingerprint, *_basis(pair, scan_settings()))
 
 
 def _contrast_folder(bench: Workbench, pair: Pair) -> Path:
-    return bench.store.folder("contrasts", pair.father.fingerprint, pair.mother.fingerprint, *_basis(pair))
+    from darwin_lab.mri.contrast import contrast_settings
+
+    parents = pair.father.fingerprint, pair.mother.fingerprint
+    return bench.store.folder("contrasts", *parents, *_basis(pair, contrast_settings()))
 
 
 def _static_file(bench: Workbench, pair: Pair) -> Path:

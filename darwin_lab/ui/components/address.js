@@ -1,4 +1,4 @@
-// Writes the shared selection into the address bar, and the open tab when one is clicked. Tells charts and the genome
+// Writes the shared selection into the address bar, and the open tab. Tells charts and the genome
 // editor which layer is selected, so that marking it needs no answer from the server.
 function write(change) {
   const url = new URL(window.location.href);
@@ -17,8 +17,12 @@ function tell() {
   told = true;
 }
 watch('value', tell);
-document.addEventListener('click', event => {
-  const tab = event.target.closest('[role=tab]');
-  const name = tab?.id?.match(/^tab_(\w+)-button$/)?.[1];
-  if (name) write({tab: name});
-});
+function follow() {                                              // clicked or chosen by a handler: both move aria-selected
+  const open = document.querySelector('#tabs [role=tab][aria-selected=true]')?.id.match(/^tab_(\w+)-button$/)?.[1];
+  if (open && opened !== null && open !== opened) write({tab: open});
+  opened = open ?? opened;
+}
+let opened = null;
+const bar = document.querySelector('#tabs');
+if (bar) new MutationObserver(follow).observe(bar, {attributes: true, attributeFilter: ['aria-selected'], subtree: true});
+follow();

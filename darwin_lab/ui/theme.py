@@ -127,7 +127,6 @@ def lab_theme() -> Base:
         checkbox_label_background_fill_dark="transparent",
         checkbox_label_border_width="0px",
         checkbox_label_border_width_dark="0px",
-        checkbox_label_padding="4px 12px 4px 0",
         checkbox_label_shadow="none",
         slider_color="#48546A",
         slider_color_dark="#94A0B0",

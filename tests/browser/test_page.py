@@ -88,7 +88,8 @@ def test_a_preset_fills_the_editor(page: Any) -> None:
     page.get_by_role("option", name="Mother", exact=True).click()
     page.wait_for_function("() => document.querySelector('#gene-global_ratio')?.value === '1'")
     page.wait_for_function(
-        "() => document.querySelector('#ratio_strip .js-plotly-plot')._fullData[0].y.every(y => Math.abs(y - 0.5) < 1e-9)"
+        "() => document.querySelector('#ratio_strip .js-plotly-plot')"
+        "._fullData[0].y.every(y => Math.abs(y - 0.5) < 1e-9)"
     )
 
 

@@ -17,6 +17,8 @@ from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
 
 BUDGET, SKILL_ITEMS = 40, 20
+SAME_LOGITS = 1e-4
+"""Float32 rounding between two ways of running the same weights."""
 TEXTS = ["Question: what is 12 + 30?", "the quick brown fox"]
 
 
@@ -122,9 +124,8 @@ def an_evolution_grows_and_survives_a_reload(page: Any, lab: Lab, pair: Pair) ->
     run = query(page)["run"]
     page.reload()
     wait_until(page, counted, seen + 2)
-    assert query(page)["run"] == run
+    assert (query(page)["run"], query(page)["tab"]) == (run, "evolution")
     assert lab.run(run).open
-    open_tab(page, "evolution")
     page.locator("#evo_stop").click()
     wait_until(page, "() => document.querySelector('#evo_facts')?.innerText.includes('stopped')")
     wait_idle(page)
@@ -140,7 +141,7 @@ def an_evolution_grows_and_survives_a_reload(page: Any, lab: Lab, pair: Pair) ->
         ("Mother", "mother", "dot"),
         ("0.5 blend", "blend", "dashdot"),
     ):
-        assert set(shown[name]["y"]) == {pytest.approx(view.controls[who]["fitness"])}
+        assert shown[name]["y"] == [pytest.approx(view.controls[who]["fitness"])] * 2
         assert shown[name]["dash"] == dash
     return run
 
@@ -188,7 +189,7 @@ def the_download_is_the_child(page: Any, lab: Lab, pair: Pair, tmp_path: Path) -
     with torch.no_grad():
         ours = virtual.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         theirs = model.eval()(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    assert torch.equal(ours[mask.bool()], theirs[mask.bool()])
+    assert (ours - theirs)[mask.bool()].abs().max().item() < SAME_LOGITS
 
 
 def child_at_hand(page: Any) -> str:

@@ -26,7 +26,7 @@ def table(page: Any, name: str) -> list[list[str]]:
     )
 
 
-def wait_until(page: Any, script: str, what: Any = None, timeout: float = 180_000) -> None:
+def wait_until(page: Any, script: str, what: Any = None, timeout: float = 300_000) -> None:
     page.wait_for_function(script, arg=what, timeout=timeout)
 
 

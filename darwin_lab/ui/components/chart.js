@@ -87,6 +87,7 @@ function tabulate() {
 }
 table.addEventListener('toggle', tabulate);
 
+const nearby = () => plot.getBoundingClientRect().top < window.innerHeight;      // what can be seen is drawn first
 async function pump() {
   if (busy || gone) return;
   busy = true;
@@ -99,6 +100,7 @@ async function pump() {
       waiting = null;
       const figure = JSON.parse(next).figure;
       if (!wired) {
+        if (!nearby()) await new Promise(go => (window.requestIdleCallback || setTimeout)(go, {timeout: 2500}));
         await plotly.newPlot(plot, [], {}, {responsive: false, displayModeBar: false, displaylogo: false, doubleClick: 'reset'});
         plot._context._baseUrl = '';      // gradients, patterns and clips must survive a change of the address bar
       }

@@ -81,6 +81,7 @@ def expert_map(
         range=[-0.5, count - 0.5],
         tickvals=where if count <= 16 else where[::5],
     )
+    figure.update_layout(plot_bgcolor="rgba(128,134,142,0.16)")
     figure.update_yaxes(range=[experts - 0.5, -0.5], showgrid=False)
     marked = f"{int(gone.sum())} of {gone.size} dead (×)" if certified else "too few tokens to call an expert dead"
     note = f"share of routed tokens, top-{top_k} of {experts} · {tokens:,} tokens · {marked}"

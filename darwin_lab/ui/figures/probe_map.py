@@ -50,8 +50,8 @@ def probe_map(
             x=list(range(layers)),
             y=list(probes),
             colorscale=spread_scale("Cividis"),
-            zmin=min(0.0, low),
-            zmax=high if high > min(0.0, low) else 1.0,
+            zmin=0.0,
+            zmax=high if high > 0 else 1.0,
             xgap=1.5,
             ygap=1.5,
             name=who,
@@ -65,7 +65,9 @@ def probe_map(
     figure.update_yaxes(autorange="reversed", title=None, showgrid=False)
     measured = [probe for probe in probes if probe in importance]
     counted = sum((tokens or {}).get(probe, 0) for probe in measured)
-    note = f"{words} · {len(measured)} of {len(probes)} probes" + (f" · {counted:,} tokens" if counted else "")
+    below = f" · below zero drawn as zero (lowest {low:.3g})" if low < 0 else ""
+    note = f"{words} · {len(measured)} of {len(probes)} probes"
+    note += (f" · {counted:,} tokens" if counted else "") + below
     rows: list[tuple[Cell, ...]] = []
     for probe in measured:
         for layer, value in enumerate(importance[probe]):

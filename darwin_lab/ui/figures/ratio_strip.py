@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from darwin_lab.ui.figures.style import FATHER, MOTHER, Cell, Chart, frame, layer_ticks, nothing
+from darwin_lab.ui.figures.style import FATHER, GREY, MOTHER, Cell, Chart, frame, layer_ticks, nothing
 
 TITLES = {"all": "whole layer", "attn": "attention", "ffn": "FFN + experts"}
 SPACE = 0.1
@@ -66,6 +66,17 @@ def ratio_strip(
                 hovertemplate="<b>%{x}</b> "
                 + TITLES.get(band, band)
                 + "<br>mother's share %{customdata:.3f}<extra></extra>",
+            )
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(layers)),
+                y=list(values),
+                yaxis=axis,
+                mode="lines",
+                name=f"{TITLES.get(band, band)}, outline",
+                line={"shape": "hvh", "width": 1.5, "color": GREY},
+                hoverinfo="skip",
             )
         )
         figure.add_annotation(

@@ -106,11 +106,11 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
                     evolve = gr.Button("Evolve from here", variant="primary", elem_id="evolve_from_here")
                 scored_words = gr.HTML(elem_id="genome_score_words")
                 scored = data_table("genome_score", label="Score on selection items", empty="Not scored yet.")
-    with gr.Accordion("Recipe: one row a tensor", open=False, elem_id="recipe_fold") as fold:
+    with gr.Accordion("Recipe: one row a tensor", open=False, elem_id="recipe_fold", elem_classes=["dl-card"]) as fold:
         recipe_table = data_table(
             "recipe_table", label="Recipe", search=True, height=420, empty="Move a gene or load a preset."
         )
-    with gr.Accordion("Genome as JSON: copy, paste, keep", open=False, elem_id="json_fold"):
+    with gr.Accordion("Genome as JSON: copy, paste, keep", open=False, elem_id="json_fold", elem_classes=["dl-card"]):
         text = gr.Code(language="json", label="Genome", lines=8, max_lines=24, elem_id="genome_json", interactive=True)
         with gr.Row(elem_classes=["dl-tight"]):
             paste = gr.Button("Load this JSON", size="sm", elem_id="genome_paste")

@@ -200,10 +200,11 @@ def _code_distractors(fact: Fact, rng: random.Random) -> list[str]:
 
 
 def _group_distractors(fact: Fact, rng: random.Random, facts: tuple[Fact, ...]) -> list[str]:
-    """Answers of other facts of the same group, those of the same length first."""
+    """Answers of other facts of the same group; Korean ones by nearness in length, lest length give them away."""
     answers = sorted({other.answer for other in facts if other.group == fact.group} - {fact.answer})
     rng.shuffle(answers)
-    answers.sort(key=lambda answer: abs(len(answer) - len(fact.answer)) if fact.answer > "가" else 0)
+    if facts is language_facts():
+        answers.sort(key=lambda answer: abs(len(answer) - len(fact.answer)))
     return answers[: CHOICES - 1]
 
 

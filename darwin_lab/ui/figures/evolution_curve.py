@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from darwin_lab.ui.figures.style import BLEND, CHILD, COLOUR, DASH, NAME, Cell, Chart, frame, nothing
+from darwin_lab.ui.figures.style import BLEND, CHILD, COLOUR, DASH, NAME, Cell, Chart, frame, nothing, plural
 
 
 def evolution_curve(
@@ -122,8 +122,8 @@ def evolution_curve(
     rows: list[tuple[Cell, ...]] = [
         (row["generation"], row["best"], row["mean"], row.get("worst"), row.get("sigma")) for row in generations
     ]
-    lead = f"best {best[-1]:.4f} at candidate {best_at[-1]}" if best else "no candidate yet"
-    note = f"{len(scored)} candidates · {len(generations)} generations · {lead}" + (
+    lead = f"best {best[-1]:.4f}, candidate {best_at[best.index(best[-1])]}" if best else "no candidate yet"
+    note = f"{len(scored)} candidates · {plural(len(generations), 'generation')} · {lead}" + (
         f" · n = {items} items" if items else ""
     )
     columns = ("generation", "best", "mean", "worst", "sigma")

@@ -89,7 +89,7 @@ def layer_experts(loads: Mapping[str, Sequence[float]], dead: Mapping[str, Seque
                 y=[0] * len(at),
                 mode="markers",
                 name=f"dead in the {who}",
-                showlegend=bool(at),
+                showlegend=False,
                 marker={"symbol": "x-thin", "size": 9, "line": {"color": COLOUR[who], "width": 2}},
                 hovertemplate="dead on these probes<extra></extra>",
             )

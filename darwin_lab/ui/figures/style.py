@@ -119,6 +119,11 @@ def spread_scale(name: str, *, centred: bool = False) -> list[tuple[float, str]]
     return [(round(float(place), 6), colour) for place, colour in zip(places, colours, strict=True)]
 
 
+def plural(number: int, noun: str) -> str:
+    """`1 layer`, `2 layers`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def share(value: float) -> str:
     """A share as a percentage with one digit."""
     return f"{100 * value:.1f} %"

@@ -22,7 +22,7 @@ from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import Column, Row, data_table, mark, table_value
 from darwin_lab.ui.figures.score_bars import score_bars
-from darwin_lab.ui.figures.style import NAME, Chart, nothing
+from darwin_lab.ui.figures.style import NAME, Chart, nothing, plural
 from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, facts, genome_at_hand, guarded, lead, pair_of, say, verdict
 
 ORDER = ("child", "father", "mother", "blend")
@@ -188,8 +188,7 @@ def looks_words(lab: Lab, pair: Pair) -> str:
     """How often the sealed items were used."""
     if pair.items_by_split is None:
         return ""
-    count = lab.report_looks(pair)
-    return say(f"Looked {count} {'time' if count == 1 else 'times'} at the report items of this pair so far.")
+    return say(f"{plural(lab.report_looks(pair), 'look')} at the report items of this pair so far.")
 
 
 def export_words(kept: ExportView | None, busy: bool) -> str:

@@ -21,7 +21,7 @@ from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import Column, Row, data_table, mark, table_value
 from darwin_lab.ui.components.genome_editor import genes_from
 from darwin_lab.ui.figures.evolution_curve import evolution_curve
-from darwin_lab.ui.figures.style import nothing
+from darwin_lab.ui.figures.style import nothing, plural
 from darwin_lab.ui.session import (
     AT_ONCE,
     QUIET,
@@ -317,7 +317,9 @@ def runs_table(lab: Lab, pair: Pair | None, chosen: str | None) -> dict[str, Any
 def run_facts(run: RunView) -> str:
     """State, progress and the lead over the better parent."""
     rows = [("state", run.state if not run.open else run.phase, run.error or run.message)]
-    rows.append(("candidates", f"{len(run.candidates)} / {run.settings.budget}", f"{len(run.generations)} generations"))
+    rows.append(
+        ("candidates", f"{len(run.candidates)} / {run.settings.budget}", plural(len(run.generations), "generation"))
+    )
     scored = [row["full_fitness"] for row in run.candidates if row.get("full_fitness") is not None]
     parents = {who: run.controls[who]["fitness"] for who in ("father", "mother") if who in run.controls}
     if scored:

@@ -50,6 +50,10 @@ from darwin_lab.ui.tabs.genome_views import (
 
 LAYOUT_WORDS = {"v4": "v4 · 5 genes", "v6": "v6 · components and blocks", "layerwise": "Layerwise · one gene a layer"}
 READING_WORDS = {"logit": "Log-odds summed", "mean": "Mean", "component": "Component alone"}
+KEYS = (
+    "The amber tick is the MRI’s advice. Arrows move a gene by .001, Page Up and Down by .1; M takes the advice, "
+    "Backspace the neutral value."
+)
 NO_PAIR = "Open a pair in Parents first."
 
 
@@ -79,6 +83,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             with gr.Row(elem_classes=["dl-tight"]):
                 follow = gr.Button("Follow the MRI", size="sm", elem_id="follow_mri")
                 reset = gr.Button("All neutral", size="sm", elem_id="reset_genome")
+            gr.HTML(f"<p class='dl-note'>{KEYS}</p>")
             with gr.Accordion("More choices", open=False, elem_id="genome_more"), gr.Row(elem_classes=["dl-tight"]):
                 seed = gr.Number(
                     0, label="Seed of the masks", precision=0, minimum=0, elem_id="genome_seed", min_width=110

@@ -69,6 +69,20 @@ def test_a_gene_is_moved_locked_and_reset_by_keyboard(page: Any) -> None:
     assert slider.is_disabled()
 
 
+def test_new_advice_never_undoes_a_move_or_a_lock(page: Any) -> None:
+    open_tab(page, "genome")
+    slider = page.locator("#gene-ffn_ratio")
+    slider.focus()
+    page.keyboard.press("PageDown")
+    page.locator("[data-gene=attn_ratio] .dl-lock").click()
+    page.locator("#operator input").click()
+    page.get_by_role("option", name="slerp", exact=True).click()
+    page.wait_for_function("() => document.querySelector('#ratio_strip .dl-note')?.innerText.includes('FFN')")
+    page.wait_for_timeout(1500)
+    assert slider.input_value() == "0.4"
+    assert page.locator("[data-gene=attn_ratio] .dl-lock").get_attribute("aria-pressed") == "true"
+
+
 def test_the_last_of_many_moves_is_the_one_that_counts(page: Any) -> None:
     open_tab(page, "genome")
     page.locator("#gene-embed_ratio").focus()

@@ -99,14 +99,15 @@ root.addEventListener('keydown', event => {
   if (event.key === 'Backspace' || event.key === 'Delete') commit(i, {value: genes[i].neutral});
   if (event.key === 'm' && genes[i].mri != null) commit(i, {value: clamp(genes[i].mri, genes[i])});
 });
-function feed() {
-  const incoming = props.value?.genes || [];
-  const fresh = props.value?.stamp !== root.dataset.stamp || shape_of(incoming) !== shape;
-  genes = incoming;
-  if (fresh) { root.dataset.stamp = props.value?.stamp ?? ''; start = genes.map(g => g.value); }
-  if (shape_of(genes) !== shape) build();
+function feed() {                // a new stamp brings new values; the same one only new advice, and never undoes a move or a lock
+  const incoming = props.value?.genes || [], same = shape_of(incoming) === shape;
+  const fresh = !same || props.value?.stamp !== root.dataset.stamp, mine = genes;
+  genes = !same ? incoming : incoming.map((g, i) => fresh ? {...g, locked: mine[i].locked} : {...g, value: mine[i].value, locked: mine[i].locked});
+  if (fresh) { clearTimeout(timer); root.dataset.stamp = props.value?.stamp ?? ''; start = genes.map(g => g.value); }
+  if (!same) build();
   paint();
   mark();
+  if (JSON.stringify(genes) !== JSON.stringify(incoming)) props.value = {...props.value, genes};
 }
 window.addEventListener('darwin-layer', mark);
 watch('value', feed);

@@ -44,7 +44,8 @@ def editor_value(
     locked: Sequence[str] = (),
     idle: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The value for a genome. `stamp` names what was loaded: a new stamp resets the marks of changed genes.
+    """The value for a genome. `stamp` names what was loaded: a new stamp brings new values and resets the marks of
+    changed genes; under the same stamp the browser keeps what the user moved or locked and takes only the advice.
 
     `idle`: gene -> why it does nothing under the chosen operator; such a gene is greyed out with the reason.
     """

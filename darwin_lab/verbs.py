@@ -25,8 +25,9 @@ from darwin_lab.evolution.settings import EvolutionSettings, settings_from_json
 from darwin_lab.genome.genome import Genome, genome_from_json
 from darwin_lab.genome.presets import preset_genome
 from darwin_lab.lab.lab import Lab
-from darwin_lab.lab.pairs import FAMILY_ITEMS, Pair
+from darwin_lab.lab.pairs import FAMILY_ITEMS, Pair, lasting_ref
 from darwin_lab.lab.views import RunView
+from darwin_lab.merging.operators import NEEDS_ANCESTOR
 from darwin_lab.merging.prescription import Prescription
 from darwin_lab.merging.recipe import Recipe, make_recipe, uniform_recipe
 from darwin_lab.mri.health import check_health
@@ -69,12 +70,16 @@ def merge(arguments: argparse.Namespace, tick: Tick) -> Result:
     ancestor = open_checkpoint(arguments.ancestor) if arguments.ancestor else None
     require_compatible(father, mother, ancestor)
     anatomy = read_anatomy(father)
+    if arguments.scans is not None and arguments.ratio is not None:
+        raise LabError("--scans does nothing beside --ratio; leave it out, or give a genome that trusts the MRI")
     notes: list[str] = []
     if arguments.ratio is not None:
         density = 1.0 if arguments.density is None else arguments.density
         recipe = uniform_recipe(anatomy, arguments.ratio, arguments.operator or "lerp", density, arguments.seed or 0)
     else:
         genome = _asked_genome(arguments, anatomy.layers, has_ancestor=ancestor is not None)
+        if ancestor is None and NEEDS_ANCESTOR[genome.operator]:
+            raise LabError(f"{genome.operator} needs a common ancestor; give --ancestor, or use dare, lerp or slerp")
         recipe, notes = _recipe(arguments, genome, part(tick, 0.0, 0.8))
     child = Child(father, mother, recipe, ancestor, name=arguments.out.name)
     export_child(child, arguments.out, overwrite=arguments.overwrite, dtype=arguments.dtype, tick=part(tick, 0.8, 1.0))
@@ -105,13 +110,19 @@ def score(arguments: argparse.Namespace, tick: Tick) -> Result:
         if arguments.limit < 1:
             raise LabError(f"--limit is {arguments.limit}; give 1 or more")
         items = _first_of_each_task(items, arguments.limit)
-    if arguments.samples is not None and not arguments.samples.absolute().parent.is_dir():
-        raise LabError(f"{arguments.samples.parent} is no folder; create it or choose another --samples")
+    if arguments.samples is not None and (
+        arguments.samples.is_dir() or not arguments.samples.absolute().parent.is_dir()
+    ):
+        raise LabError(f"{arguments.samples} cannot be a file there; give a file name in a folder that exists")
     resident = Resident.load(open_checkpoint(arguments.model))
     result = score_items(resident, items, tick=tick)
     if arguments.samples is not None:
         rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in result.to_rows())
-        arguments.samples.write_text("".join(rows), encoding="utf-8")
+        try:
+            arguments.samples.write_text("".join(rows), encoding="utf-8")
+        except OSError as error:
+            arguments.samples.unlink(missing_ok=True)
+            raise LabError(f"cannot write {arguments.samples}: {error.strerror}; choose another --samples") from None
     return Result({"model": arguments.model, "benchmarks": task_table(result)}, _score_text(result))
 
 
@@ -123,6 +134,9 @@ def evolve(arguments: argparse.Namespace, tick: Tick) -> Result:
         job_id = lab.run(run_id).job_id
         try:
             lab.wait(str(job_id), part(tick, 0.0, 0.95))
+        except BaseException:
+            lab.jobs.close()
+            raise
         finally:
             _write_run(arguments.out, lab.run(run_id), pair)
         run = lab.run(run_id)
@@ -247,6 +261,14 @@ def _resumed(lab: Lab, arguments: argparse.Namespace) -> tuple[str, Pair]:
         raise LabError(f"{arguments.out} holds no run to resume; leave --resume out to start one")
     run_id = lab.check_id(str(read_json(path).get("run", "")))
     run = lab.run(run_id)
+    refs, settings = lab.pair(run.pair_key).refs, run.settings.to_json()
+    for flag, asked, has in (
+        ("FATHER", lasting_ref(arguments.father), refs["father"]),
+        ("MOTHER", lasting_ref(arguments.mother), refs["mother"]),
+        *((f"--{name}", getattr(arguments, name), settings[name]) for name in ("layout", "operator", "budget", "seed")),
+    ):
+        if asked is not None and asked != has:
+            raise LabError(f"{flag} {asked} contradicts the run in {arguments.out}, which has {has}; leave it out")
     if run.state != "finished":
         lab.resume(run_id)
     return run_id, lab.pair(run.pair_key)

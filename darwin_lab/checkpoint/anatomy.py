@@ -123,7 +123,7 @@ def read_anatomy(checkpoint: Checkpoint) -> Anatomy:
         raise LabError(f"{checkpoint.name} is quantised{where}; merging needs the bf16, f16 or f32 checkpoint")
     parts = {info.name: _part(info, checkpoint.tensors) for info in checkpoint.tensors.values()}
     in_files = {part.layer for part in parts.values() if part.tower == "text" and part.layer is not None}
-    layers = int(config.get("num_hidden_layers") or 0)
+    layers = _first(config, "num_hidden_layers")
     if not layers or in_files != set(range(layers)):
         raise LabError(
             f"{checkpoint.name}: config.json says {layers} layers, the files hold {len(in_files)}; get it whole"
@@ -137,7 +137,7 @@ def read_anatomy(checkpoint: Checkpoint) -> Anatomy:
         parts=parts,
         layers=layers,
         layer_kinds=tuple(kinds),
-        hidden_size=int(config.get("hidden_size") or 0),
+        hidden_size=_first(config, "hidden_size"),
         experts=_first(config, "num_experts", "num_local_experts", "n_routed_experts") if moe_layers else 0,
         top_k=_first(config, "num_experts_per_tok", "top_k_experts", "experts_per_token") if moe_layers else 0,
         moe_layers=tuple(moe_layers),

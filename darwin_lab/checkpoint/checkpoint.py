@@ -54,7 +54,8 @@ class Checkpoint:
     @property
     def text_config(self) -> dict[str, Any]:
         """The part of the config that describes the language model."""
-        return self.config.get("text_config") or self.config
+        inner = self.config.get("text_config")
+        return inner if isinstance(inner, dict) else self.config
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -134,8 +135,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise LabError(f"{path} is not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise LabError(f"{path} is not JSON (line {error.lineno}: {error.msg}); mend or replace it") from None
+    except (ValueError, RecursionError) as error:
+        raise LabError(f"{path} is not JSON ({str(error)[:100]}); mend or replace it") from None
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         table = json.loads(raw)
         if not isinstance(table, dict):
             raise ValueError("not an object")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise LabError(f"{path} is not a safetensors file (its header is not JSON); download it again") from None
     table.pop("__metadata__", None)
     infos = [_tensor_info(path, name, row, 8 + length, size) for name, row in table.items()]
@@ -80,7 +80,9 @@ def _tensor_info(path: Path, name: str, row: Any, data_start: int, size: int) ->
         raise LabError(
             f"{path}: the entry of tensor {name} is not understood; the file is damaged or too new"
         ) from None
-    if not whole or end - start != expected:
+    if not whole:
+        raise LabError(f"{path}: the entry of tensor {name} is not understood; the file is damaged, get it again")
+    if end - start != expected:
         raise LabError(f"{path}: tensor {name} has {end - start} bytes where its shape needs {expected}; get it again")
     if data_start + end > size:
         raise LabError(

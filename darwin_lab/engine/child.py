@@ -63,7 +63,8 @@ class Child:
         """The child's tensor `name`. Raises `LabError` naming a tensor whose parents are not finite."""
         row = self.recipe.rows[name]
         if row.action == "copy" and row.ratio == 0.0:
-            return self.father.read(name)
+            father = self.father.read(name)
+            return merge_tensor(row, self.recipe, father, father)
         base = None
         if row.action == "merge" and self.ancestor is not None and row.operator not in ("lerp", "slerp", "dare"):
             base = self.ancestor.read(name)

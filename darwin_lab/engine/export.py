@@ -23,6 +23,7 @@ from darwin_lab.engine.child import Child
 from darwin_lab.errors import LabError
 from darwin_lab.progress import Tick, silent
 
+RECIPE_FILE = "recipe.json"
 CHILD_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 _SPARE_BYTES = 1 << 20
 
@@ -31,8 +32,11 @@ def check_target(out: Path, *, overwrite: bool) -> None:
     """Raises `LabError` when `out` cannot become the child's folder. Call before any long work."""
     if out.is_file():
         raise LabError(f"{out} is a file; give the name of a new folder")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise LabError(f"{out} exists and is not empty; give another --out, or --overwrite to replace it")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise LabError(f"{out} exists and is not empty; give another --out, or --overwrite to replace a child")
+        if out.is_symlink() or not (out / RECIPE_FILE).is_file():
+            raise LabError(f"{out} is not a child the lab wrote (no {RECIPE_FILE}), so it is kept; give another --out")
     parent = _existing(out.parent)
     if not os.access(parent, os.W_OK):
         raise LabError(f"{parent} cannot be written to; choose another --out")
@@ -48,9 +52,9 @@ def export_child(
     """
     if dtype is not None and dtype not in CHILD_DTYPES:
         raise LabError(f"unknown dtype {dtype!r}; choose {', '.join(CHILD_DTYPES)}")
+    out = out.absolute()
     check_target(out, overwrite=overwrite)
-    if out.resolve() in {parent.folder.resolve() for parent in (child.father, child.mother)}:
-        raise LabError(f"{out} is one of the parents; choose another --out")
+    _check_apart(child, out)
     shards = {file: _layout(child, file, dtype) for file in child.father.files}
     total = sum(info.nbytes for shard in shards.values() for info in shard)
     _check_space(out, total)
@@ -64,27 +68,51 @@ def export_child(
                 _write_header(stream, infos)
                 for info in infos:
                     tick(done / max(total, 1), f"writing {info.name}")
-                    tensor = child.read(info.name).to(torch_dtype(info.dtype)).contiguous()
+                    tensor = _cast(child.read(info.name), torch_dtype(info.dtype), info.name).contiguous()
                     stream.write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
                     done += info.nbytes
                 stream.flush()
                 os.fsync(stream.fileno())
         _write_side_files(child, partial, total, dtype, notes)
-        if out.is_dir():
-            shutil.rmtree(out)
-        partial.rename(out)
+        _put_in_place(partial, out)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LabError(
                 f"no space left for {out} ({total / 1e6:.0f} MB needed); free some and run it again"
             ) from None
-        raise LabError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        raise LabError(f"cannot write {out}: {error.strerror or type(error).__name__}; choose another --out") from None
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     tick(1.0, f"wrote {out}")
     return out
+
+
+def _check_apart(child: Child, out: Path) -> None:
+    """Raises `LabError` when `out` is, holds or lies inside the folder of a parent or the ancestor."""
+    target = out.resolve()
+    for parent in (child.father, child.mother, child.ancestor):
+        folder = parent.folder.resolve() if parent else None
+        if folder and (target.is_relative_to(folder) or folder.is_relative_to(target)):
+            raise LabError(f"{out} is or holds the folder of a parent ({folder}); choose another --out")
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    """Renames; an earlier child steps aside first, so that it is lost only once the new one is there."""
+    aside = out.parent / f"{partial.name}.old"
+    if out.is_dir():
+        out.rename(aside)
+    partial.rename(out)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """The tensor in `dtype`. Raises `LabError` when a number is too large for it."""
+    cast = tensor.to(dtype)
+    if cast.dtype != tensor.dtype and bool((torch.isfinite(tensor) & ~torch.isfinite(cast)).any()):
+        raise LabError(f"{name} holds numbers too large for {dtype}; use bfloat16 or float32")
+    return cast
 
 
 def _layout(child: Child, file: str, dtype: str | None) -> list[TensorInfo]:
@@ -120,11 +148,11 @@ def _write_side_files(child: Child, folder: Path, total: int, dtype: str | None,
         data = json.loads(index.read_text(encoding="utf-8"))
         data.setdefault("metadata", {})["total_size"] = total
         (folder / INDEX_FILE).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    (folder / "recipe.json").write_text(json.dumps(recipe_record(child), indent=1) + "\n", encoding="utf-8")
+    (folder / RECIPE_FILE).write_text(json.dumps(recipe_record(child, dtype), indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(child, notes), encoding="utf-8")
 
 
-def recipe_record(child: Child) -> dict[str, object]:
+def recipe_record(child: Child, dtype: str | None = None) -> dict[str, object]:
     """What `recipe.json` holds: everything the bytes depend on, and one row a tensor."""
     people = {"father": child.father, "mother": child.mother, "ancestor": child.ancestor}
     return {
@@ -134,6 +162,7 @@ def recipe_record(child: Child) -> dict[str, object]:
         "prescription": child.recipe.prescription_hash,
         "seed": child.recipe.seed,
         "rescale": child.recipe.rescale,
+        "dtype": dtype or "the father's",
         "parents": {
             role: {"name": parent.name, "fingerprint": parent.fingerprint} for role, parent in people.items() if parent
         },

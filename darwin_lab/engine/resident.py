@@ -50,6 +50,9 @@ class Resident:
             with torch.device("meta"):
                 model_class = type(AutoModelForCausalLM.from_config(config))
             state = {name: source.read(name) for name in source.names}
+            for name, tensor in state.items():
+                if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+                    raise LabError(f"{name} of {source.name} holds NaN; mend or download that checkpoint again")
             model, report = model_class.from_pretrained(
                 None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
             )

@@ -93,8 +93,8 @@ def genome_from_json(data: dict[str, Any] | str, layers: int) -> Genome:
     if isinstance(data, str):
         try:
             data = json.loads(data)
-        except json.JSONDecodeError as error:
-            raise LabError(f"the genome is not JSON (line {error.lineno}: {error.msg})") from None
+        except (ValueError, RecursionError) as error:
+            raise LabError(f"the genome is not JSON ({str(error)[:100] or 'nested too deeply'})") from None
     if not isinstance(data, dict) or not isinstance(data.get("layout"), str):
         raise LabError('the genome has no layout; write {"layout": "v6", "genes": {"global_ratio": 0.5}}')
     unknown = sorted(set(data) - _KEYS)
@@ -150,10 +150,10 @@ def combine(shares: list[float], reading: str) -> float:
 
 def _checked(layout: Layout, name: str, value: Any) -> float:
     gene = layout.gene(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise LabError(f"gene {name} is {value!r}; give a number from {gene.low:g} to {gene.high:g}")
     if not gene.low <= value <= gene.high:
-        raise LabError(f"gene {name} is {value:g}, outside {gene.low:g} to {gene.high:g}")
+        raise LabError(f"gene {name} is {str(value)[:20]}, outside {gene.low:g} to {gene.high:g}")
     return float(value)
 
 

@@ -92,11 +92,11 @@ def open_pair(
     loaded = load_items(item_files) if item_files else None
     probe_set = load_probes(probe_file)
     refs = {
-        "father": _lasting(father),
-        "mother": _lasting(mother),
-        "ancestor": _lasting(ancestor) if ancestor else None,
-        "items": [_lasting(path) for path in items],
-        "probes": _lasting(probes) if probes else None,
+        "father": lasting_ref(father),
+        "mother": lasting_ref(mother),
+        "ancestor": lasting_ref(ancestor) if ancestor else None,
+        "items": [lasting_ref(path) for path in items],
+        "probes": lasting_ref(probes) if probes else None,
         "split_seed": split_seed,
     }
     content = [member.fingerprint for member in members]
@@ -121,7 +121,7 @@ def reopen(refs: Mapping[str, Any]) -> Pair:
     )
 
 
-def _lasting(ref: str | Path) -> str:
+def lasting_ref(ref: str | Path) -> str:
     """A reference that means the same from any working directory."""
     path = Path(ref).expanduser()
     return str(path.resolve()) if path.exists() else str(ref)

@@ -15,6 +15,7 @@ from darwin_lab.checkpoint.anatomy import FUSED, Anatomy, Part
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome, combine
 from darwin_lab.genome.layouts import Layout
+from darwin_lab.merging.operators import USES_DENSITY_A, USES_DENSITY_B, USES_DRAWS
 from darwin_lab.merging.prescription import Prescription
 
 _RATIO_DIGITS = 6
@@ -49,9 +50,10 @@ class Row:
         """What the bytes depend on; a copy depends on nothing but whose it is."""
         if self.action == "copy":
             return (self.name, "copy", self.ratio)
-        return (
-            self.name, "merge", self.ratio, self.operator, self.density_a, self.density_b, self.mix, self.expert_ratios
-        )  # fmt: skip
+        density_a = self.density_a if self.operator in USES_DENSITY_A else 1.0
+        density_b = self.density_b if self.operator in USES_DENSITY_B else 1.0
+        mix = self.mix if self.operator == "mix" else 0.0
+        return (self.name, "merge", self.ratio, self.operator, density_a, density_b, mix, self.expert_ratios)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Recipe:
     def hash(self) -> str:
         """12 hex digits that name the child: equal hashes mean equal bytes of equal parents."""
         rows = [row.decision for row in self.rows.values()]
-        masked = any(row.action == "merge" and min(row.density_a, row.density_b) < 1.0 for row in self.rows.values())
+        merged = [row for row in self.rows.values() if row.action == "merge"]
+        masked = any(row.operator in USES_DRAWS and min(row.density_a, row.density_b) < 1.0 for row in merged)
         canonical = json.dumps([rows, self.seed if masked else 0, self.rescale if masked else ""])
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

@@ -16,7 +16,10 @@ def merge_tensor(
 ) -> torch.Tensor:
     """The child's tensor, shape and dtype of `a`. Raises `LabError` naming the tensor when a parent's is not finite."""
     if row.action == "copy":
-        return a if row.ratio == 0.0 else b.to(a.dtype)
+        kept, parent = (a, "father") if row.ratio == 0.0 else (b, "mother")
+        if row.component:
+            _float(kept, row.name, parent)
+        return kept.to(a.dtype)
     flat = {"father": _float(a, row.name, "father"), "mother": _float(b, row.name, "mother")}
     if base is not None:
         flat["ancestor"] = _float(base, row.name, "ancestor")

@@ -116,7 +116,8 @@ def _lines(file: Path) -> list[str]:
 def _parse(line: str, where: str) -> Item:
     try:
         row = json.loads(line)
-    except ValueError as error:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
         raise LabError(f"{where}: not valid JSON ({error}); write one JSON object a line") from error
     if not isinstance(row, dict):
         raise LabError(f"{where}: a {type(row).__name__} instead of a JSON object; write one object a line")

@@ -169,9 +169,54 @@ def test_a_folder_that_exists_is_kept_unless_overwriting_is_asked_for(tiny_llama
     (out / "mine.txt").write_text("precious")
     with pytest.raises(LabError, match="exists and is not empty"):
         export_child(child_of(tiny_llama_pair), out)
+    with pytest.raises(LabError, match="is not a child the lab wrote"):
+        export_child(child_of(tiny_llama_pair), out, overwrite=True)
     assert (out / "mine.txt").read_text() == "precious"
-    export_child(child_of(tiny_llama_pair), out, overwrite=True)
-    assert not (out / "mine.txt").exists()
+    export_child(child_of(tiny_llama_pair, 0.2), tmp_path / "other")
+    export_child(child_of(tiny_llama_pair, 0.7), tmp_path / "other", overwrite=True)
+    record = json.loads((tmp_path / "other" / "recipe.json").read_text())
+    assert record["recipe"] == child_of(tiny_llama_pair, 0.7).recipe.hash
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["child", "other"]
+
+
+def test_the_folder_of_a_parent_is_never_overwritten(tiny_llama_pair: Trio, tmp_path: Path) -> None:
+    copies = tuple(Path(shutil.copytree(folder, tmp_path / "models" / folder.name)) for folder in tiny_llama_pair)
+    for place in (tmp_path / "models", copies[2], copies[0] / "inside"):
+        place.mkdir(exist_ok=True)
+        (place / "recipe.json").write_text("{}")
+        with pytest.raises(LabError, match="folder of a parent"):
+            export_child(child_of(copies), place, overwrite=True)
+    assert all((folder / "model.safetensors").is_file() for folder in copies)
+
+
+def test_an_empty_working_folder_can_be_the_target(
+    tiny_llama_pair: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    out = export_child(child_of(tiny_llama_pair), Path())
+    assert out == tmp_path / "here"
+    assert (out / "model.safetensors").is_file()
+
+
+def test_a_nan_weight_is_found_also_where_it_would_only_be_copied(poisoned: Trio, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="of the mother holds 1 NaN"):
+        export_child(child_of(poisoned, 1.0), tmp_path / "child")
+    assert not (tmp_path / "child").exists()
+
+
+def test_a_model_with_a_nan_weight_is_not_loaded(poisoned: Trio) -> None:
+    with pytest.raises(LabError, match=r"model\.layers\.2\.mlp\.up_proj\.weight of mother holds NaN"):
+        Resident.load(open_checkpoint(poisoned[1]))
+
+
+def test_a_number_too_large_for_the_dtype_asked_for_stops_the_export(tiny_llama_pair: Trio, tmp_path: Path) -> None:
+    father = Path(shutil.copytree(tiny_llama_pair[0], tmp_path / "father"))
+    tensors = load_file(father / "model.safetensors")
+    tensors["model.norm.weight"][0] = 1e6
+    save_file(tensors, father / "model.safetensors")
+    with pytest.raises(LabError, match=r"model\.norm\.weight holds numbers too large"):
+        export_child(child_of((father, *tiny_llama_pair[1:]), 0.0), tmp_path / "child", dtype="float16")
 
 
 def test_too_little_space_is_said_before_the_first_byte(

@@ -112,6 +112,10 @@ def test_the_mask_seed_is_in_the_hash_only_where_masks_are_drawn(anatomy: Anatom
     assert len(hashes("dare", 0.5)) == 2
 
 
+def test_a_density_the_operator_does_not_use_changes_no_hash(anatomy: Anatomy) -> None:
+    assert uniform_recipe(anatomy, 0.4, "lerp", 0.3).hash == uniform_recipe(anatomy, 0.4).hash
+
+
 def test_the_hash_does_not_depend_on_the_words(anatomy: Anatomy) -> None:
     recipe = uniform_recipe(anatomy, 0.4)
     reworded = replace(recipe, rows={name: replace(row, why="x") for name, row in recipe.rows.items()})

@@ -179,7 +179,7 @@ def _index_map(folder: Path) -> dict[str, str]:
 
 def _check_inside(folder: Path, file: str) -> None:
     path = folder / file
-    if Path(file).name != file or not _same_home(folder, path):
+    if Path(file).name != file or "\0" in file or not _same_home(folder, path):
         raise LabError(f"{folder}: shard {file!r} points outside the folder; only files inside it are read")
     if not path.is_file():
         raise LabError(f"{folder}: shard {file}, named by {INDEX_FILE}, is missing; download it")

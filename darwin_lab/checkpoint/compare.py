@@ -126,6 +126,8 @@ def _vocabulary(path: str, mtime_ns: int) -> dict[str, int] | None:
     if not path.endswith(".json"):
         return None
     data: Any = read_json(Path(path))
+    if not isinstance(data, dict) or not isinstance(data.get("model", {}), dict):
+        raise LabError(f"{path} is no tokenizer file; copy the model's own beside the weights")
     if "model" not in data:
         return dict(data)
     vocab = data["model"].get("vocab", {})

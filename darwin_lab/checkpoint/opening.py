@@ -11,6 +11,7 @@ from darwin_lab.errors import LabError
 
 FAMILY_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "family"
 FAMILY_MEMBERS = ("father", "mother", "ancestor")
+MAX_REF = 1024
 _HUB_ID = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}$")
 _DOWNLOADED = (*SIDE_FILES, "*.safetensors", "model.safetensors.index.json")
 
@@ -28,6 +29,8 @@ def open_checkpoint(ref: str | Path) -> Checkpoint:
         return Checkpoint(FAMILY_FOLDER / member, name=text)
     if not text:
         raise LabError("no model given; give a folder, a Hub id such as org/name, or family:father")
+    if len(text) > MAX_REF or "\0" in text:
+        raise LabError(f"{text[:40]!r}... is no name of a model; give a folder, a Hub id, or family:father")
     folder = Path(text).expanduser()
     if folder.is_dir():
         return Checkpoint(folder, name=folder.resolve().name)

@@ -149,7 +149,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(folder: Path, damage, words
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("ref", ["/no/such/folder", "family:uncle", "", "no/such/thing"])
+@pytest.mark.parametrize("ref", ["/no/such/folder", "family:uncle", "", "no/such/thing", "x" * 5000])
 def test_what_is_no_model_is_refused_with_what_to_give(ref: str) -> None:
     with pytest.raises(LabError) as caught:
         open_checkpoint(ref)

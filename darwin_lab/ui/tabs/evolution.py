@@ -38,6 +38,7 @@ from darwin_lab.ui.session import (
 )
 from darwin_lab.ui.tabs.genome import LAYOUT_WORDS, NO_PAIR
 
+DEFAULTS = EvolutionSettings()
 START_WORDS = {
     "mri": "The MRI's advice",
     "neutral": "Neutral genome",
@@ -64,7 +65,12 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                 )
                 with gr.Row(elem_classes=["dl-tight"]):
                     budget = gr.Number(
-                        60, label="Budget, candidates", precision=0, minimum=2, elem_id="evo_budget", min_width=110
+                        DEFAULTS.budget,
+                        label="Budget, candidates",
+                        precision=0,
+                        minimum=2,
+                        elem_id="evo_budget",
+                        min_width=110,
                     )
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="evo_seed", min_width=90)
                 with gr.Accordion("More settings", open=False, elem_id="evo_more"):
@@ -73,10 +79,20 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                     )
                     with gr.Row(elem_classes=["dl-tight"]):
                         sigma = gr.Number(
-                            0.18, label="First step σ", minimum=0.01, maximum=1, elem_id="evo_sigma", min_width=100
+                            DEFAULTS.sigma0,
+                            label="First step σ",
+                            minimum=0.01,
+                            maximum=1,
+                            elem_id="evo_sigma",
+                            min_width=100,
                         )
                         patience = gr.Number(
-                            5, label="Patience", precision=0, minimum=1, elem_id="evo_patience", min_width=100
+                            DEFAULTS.patience,
+                            label="Patience",
+                            precision=0,
+                            minimum=1,
+                            elem_id="evo_patience",
+                            min_width=100,
                         )
                     with gr.Row(elem_classes=["dl-tight"]):
                         popsize = gr.Number(
@@ -88,7 +104,7 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                             min_width=100,
                         )
                         per_task = gr.Number(
-                            0,
+                            DEFAULTS.items_per_task,
                             label="Items a skill (0 = all)",
                             precision=0,
                             minimum=0,

@@ -174,7 +174,7 @@ def the_download_is_the_child(page: Any, lab: Lab, pair: Pair, tmp_path: Path) -
 
     open_tab(page, "child")
     page.locator("#child_export").click()
-    page.wait_for_selector("#child_download")
+    page.wait_for_selector("#child_download", timeout=300_000)
     with page.expect_download() as download:
         page.locator("#child_download").click()
     with zipfile.ZipFile(download.value.path()) as archive:

@@ -2,10 +2,11 @@
 
 Takes arguments, gives an exit code: 0 done, 2 bad input, 130 cancelled, 1 a fault of ours. stdout is the result
 (with --json one JSON object and nothing else), stderr one line of error and, on a terminal, progress. What a verb
-does is in `verbs`; nothing heavy is imported before a verb runs.
+does is in `verbs/`; nothing heavy is imported before a verb runs.
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -55,9 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     progress = Progress()
     try:
         arguments = build_parser().parse_args(argv)
-        from darwin_lab import verbs
-
-        result = getattr(verbs, arguments.verb)(arguments, progress)
+        verb = importlib.import_module(f"darwin_lab.verbs.{arguments.verb}")
+        result = verb.run(arguments, progress)
         progress.clear()
         if arguments.json:
             print(json.dumps(result.data, ensure_ascii=False, allow_nan=False))

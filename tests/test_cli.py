@@ -199,7 +199,7 @@ def test_control_c_exits_130(capsys, tiny_llama_pair: Trio, tmp_path: Path, monk
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("darwin_lab.verbs.export_child", interrupted)
+    monkeypatch.setattr("darwin_lab.verbs.merge.export_child", interrupted)
     code, _, err = run(capsys, "merge", *tiny_llama_pair[:2], "--out", tmp_path / "child", "--ratio", 0.5)
     assert (code, err) == (130, "cancelled\n")
 

@@ -33,6 +33,7 @@ from darwin_lab.ui.session import (
 from darwin_lab.ui.tabs import child, evolution, genome, health, mri, parents
 
 TABS = ("parents", "mri", "genome", "evolution", "health", "child")
+HOME = "mri"
 BRAND = (
     "<div class='dl-brand'><svg width='26' height='26' viewBox='0 0 26 26' aria-hidden='true' fill='none' "
     "stroke-width='2' stroke-linecap='round'><path d='M7 3c0 7 12 6 12 10S7 17 7 23' stroke='#0072B2'/>"
@@ -52,8 +53,8 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
         )
         seen = gr.State({"open": {}, "notice": "", "bar": None, "place": None})
         header = gr.HTML(header_of(None), elem_id="header")
-        place = address()
-        with gr.Tabs(elem_id="tabs", selected="mri") as tabs:
+        place = address(HOME)
+        with gr.Tabs(elem_id="tabs", selected=HOME) as tabs:
             shared = Shared(lab, pair, layer, run, at_hand, load, scan, evo, kid, tabs)
             with gr.Tab("Parents", id="parents", elem_id="tab_parents"):
                 parents.build(shared)

@@ -17,12 +17,10 @@ function tell() {
   told = true;
 }
 watch('value', tell);
+// The tabs may be drawn after this component is: watch the page, not the bar. Landing on the home tab is no choice.
+let opened = element.querySelector('[data-home]').dataset.home;
 function follow() {                                              // clicked or chosen by a handler: both move aria-selected
   const open = document.querySelector('#tabs [role=tab][aria-selected=true]')?.id.match(/^tab_(\w+)-button$/)?.[1];
-  if (open && opened !== null && open !== opened) write({tab: open});
-  opened = open ?? opened;
+  if (open && open !== opened) write({tab: opened = open});
 }
-let opened = null;
-const bar = document.querySelector('#tabs');
-if (bar) new MutationObserver(follow).observe(bar, {attributes: true, attributeFilter: ['aria-selected'], subtree: true});
-follow();
+new MutationObserver(follow).observe(document.body, {attributes: true, attributeFilter: ['aria-selected'], subtree: true});

@@ -6,6 +6,7 @@ dict of query values and writes them into the address bar, so that a reload or a
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,12 @@ def status_value(jobs: Sequence[JobView], notice: str = "") -> dict[str, Any]:
     return {"jobs": rows, "notice": notice}
 
 
-def address() -> gr.HTML:
-    """An invisible component: its value, a dict, becomes the query string (None removes a key)."""
+def address(home: str) -> gr.HTML:
+    """An invisible component: its value, a dict, becomes the query string (None removes a key), and so does the open
+    tab once it is another than `home`."""
     return gr.HTML(
         {},
-        html_template="<span hidden></span>",
+        html_template=f"<span hidden data-home='{html.escape(home)}'></span>",
         js_on_load=(_HERE / "address.js").read_text(encoding="utf-8"),
         apply_default_css=False,
         elem_id="address",

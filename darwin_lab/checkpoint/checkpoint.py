@@ -87,20 +87,29 @@ class Checkpoint:
 
     def read(self, name: str) -> "torch.Tensor":
         """The tensor `name`, a copy of its own. Raises `LabError` when there is none or its dtype has no torch twin."""
+        info = self._info(name)
+        return self.read_flat(name, 0, info.numel).reshape(info.shape)
+
+    def read_flat(self, name: str, start: int, count: int) -> "torch.Tensor":
+        """Elements start..start+count of the flattened tensor [count], a copy of its own, in the dtype of the file."""
         import torch
 
-        info = self.tensors.get(name)
-        if info is None:
-            raise LabError(f"{self.folder} has no tensor {name}")
+        info = self._info(name)
         dtype = _torch_dtypes().get(info.dtype)
         if dtype is None:
             raise LabError(f"{self.folder}: tensor {name} is {info.dtype}; export an unquantised checkpoint first")
-        raw = torch.empty(info.nbytes, dtype=torch.uint8)
+        raw = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
         with (self.folder / info.file).open("rb") as file:
-            file.seek(info.start)
-            if file.readinto(memoryview(raw.numpy())) != info.nbytes:  # type: ignore[arg-type]
+            file.seek(info.start + start * dtype.itemsize)
+            if file.readinto(memoryview(raw.numpy())) != raw.numel():  # type: ignore[arg-type]
                 raise LabError(f"{self.folder / info.file} ended inside tensor {name}; download it again")
-        return raw.view(dtype).reshape(info.shape)
+        return raw.view(dtype)
+
+    def _info(self, name: str) -> TensorInfo:
+        info = self.tensors.get(name)
+        if info is None:
+            raise LabError(f"{self.folder} has no tensor {name}")
+        return info
 
 
 @lru_cache(maxsize=1)

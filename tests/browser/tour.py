@@ -10,7 +10,10 @@ SERIES = """chart => document.querySelector(`#${chart} .js-plotly-plot`)._fullDa
 
 
 def open_tab(page: Any, name: str) -> None:
+    """Opens a tab; the Genome tab is open once its genes are there."""
     page.locator(f"#tab_{name}-button").click()
+    if name == "genome":
+        page.locator(".dl-gene").first.wait_for()
 
 
 def series(page: Any, chart: str) -> dict[str, dict[str, Any]]:

@@ -69,6 +69,7 @@ class Jobs:
         self._waiting: deque[_Job] = deque()
         self._live: dict[str, _Job] = {}
         self._stack: list[_Job] = []
+        self._ended: list[str] = []
         self._thread: threading.Thread | None = None
         self._closing = False
 
@@ -115,6 +116,11 @@ class Jobs:
         others = [_view_of_row(row) for row in self._store.open_job_rows() if row["owner"] != self._store.owner.id]
         views = [*own, *(view for view in others if view.id not in known)]
         return sorted(views, key=lambda view: view.state != "running")
+
+    def ended(self) -> tuple[str, ...]:
+        """Ids of the jobs of this process that are over, oldest first; it only grows, so its length tells news."""
+        with self._changed:
+            return tuple(self._ended)
 
     def cancel(self, job_id: str) -> None:
         """Stop a job of this process: at its next tick, or before it starts. Over already: no effect."""
@@ -227,6 +233,7 @@ class Jobs:
         except Exception:
             _log.exception("job %s ended as %s but that could not be recorded", job.id, state)
         self._live.pop(job.id, None)
+        self._ended.append(job.id)
         self._changed.notify_all()
 
     def _tick_of(self, job: _Job) -> Tick:

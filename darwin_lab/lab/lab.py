@@ -237,6 +237,10 @@ class Lab:
         """Jobs that run or wait, in every process that uses this home: running first, then the queue in order."""
         return self.jobs.active()
 
+    def ended_jobs(self) -> tuple[str, ...]:
+        """Ids of the jobs of this process that are over, oldest first; also those too quick to be seen running."""
+        return self.jobs.ended()
+
     def cancel(self, job_id: str) -> None:
         """Stop a job of this process at its next safe point; a queued one never starts. Over already: no effect."""
         self.jobs.cancel(job_id)

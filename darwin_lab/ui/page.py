@@ -51,7 +51,7 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
         scan, evo, kid = (
             gr.Textbox("", visible="hidden", elem_id=f"{name}_stamp") for name in ("scan", "run", "child")
         )
-        seen = gr.State({"open": {}, "notice": "", "bar": None, "place": None})
+        seen = gr.State({"ended": None, "notice": "", "bar": None, "place": None})
         header = gr.HTML(header_of(None), elem_id="header")
         place = address(HOME)
         with gr.Tabs(elem_id="tabs", selected=HOME) as tabs:
@@ -146,17 +146,16 @@ def follow(
     """Status bar, address and stamps of what the page shows (pair, run, genome); what did not change is left alone."""
     pair, chosen, genes = at
     jobs = lab.active_jobs()
-    now = {job.id: job.kind for job in jobs}
-    notice = "" if jobs and not seen["open"] else seen["notice"]
-    for job_id in seen["open"]:
-        if job_id not in now and (over := lab.job(job_id)).state == "failed":
-            notice = f"{over.title} failed: {over.error}"
+    ended = lab.ended_jobs()
+    notice = seen["notice"]
+    for over in map(lab.job, ended[len(ended) if seen["ended"] is None else seen["ended"] :]):
+        notice = f"{over.title} failed: {over.error}" if over.state == "failed" else ""
     shown = status_value(jobs, notice)
     fresh = ("", "", "")
     if pair is not None:
-        fresh = (scan_stamp(lab, pair, jobs), run_stamp(lab, pair, chosen), child_stamp(pair, genes, now))
+        fresh = (scan_stamp(lab, pair, jobs), run_stamp(lab, pair, chosen), child_stamp(pair, genes, jobs, len(ended)))
     stamps = [new if new != old else gr.skip() for new, old in zip(fresh, known, strict=True)]
-    kept = {"open": now, "notice": notice, "bar": shown, "place": place}
+    kept = {"ended": len(ended), "notice": notice, "bar": shown, "place": place}
     return [
         shown if shown != seen["bar"] else gr.skip(),
         place if place != seen["place"] else gr.skip(),
@@ -184,7 +183,7 @@ def run_stamp(lab: Lab, pair: Pair, chosen: RunChoice) -> str:
     return f"{run.id}:{run.state}:{run.phase}:{counts}:{left}:{listed}"
 
 
-def child_stamp(pair: Pair, genes: dict[str, Any] | None, jobs: dict[str, str]) -> str:
-    """Changes with the child at hand and whenever a job about a child starts or ends."""
-    about = sorted(job for job, kind in jobs.items() if kind not in ("scan", "evolution"))
-    return f"{pair.key}:{genome_at_hand(pair, genes).hash}:{about}"
+def child_stamp(pair: Pair, genes: dict[str, Any] | None, jobs: list[JobView], ended: int) -> str:
+    """Changes with the child at hand, whenever a job about a child starts, and whenever any job ends."""
+    about = sorted(job.id for job in jobs if job.kind not in ("scan", "evolution"))
+    return f"{pair.key}:{genome_at_hand(pair, genes).hash}:{about}:{ended}"

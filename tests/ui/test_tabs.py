@@ -14,7 +14,7 @@ from darwin_lab.ui.session import NO_RUN_CHOSEN, genome_at_hand
 from darwin_lab.ui.tabs import child, evolution, genome_views, health, mri_views, parents
 
 PROBES = ("MATH", "NEUTRAL")
-SEEN = {"open": {}, "notice": "", "bar": None, "place": None}
+SEEN = {"ended": None, "notice": "", "bar": None, "place": None}
 
 
 def write_measures(folder):
@@ -104,6 +104,20 @@ def test_the_clock_redraws_only_what_changed(lab, scanned):
     again = follow(lab, (scanned, NO_RUN_CHOSEN, None), place, tuple(stamps), seen)
     assert all(not isinstance(update, str) for update in again[2:5])
     assert again[0] != first[0]
+
+
+def test_a_job_too_quick_to_be_seen_running_still_redraws_the_child_and_says_that_it_failed(lab, scanned):
+    def fails(tick):
+        raise LabError("no luck today; try again")
+
+    at, place = (scanned, NO_RUN_CHOSEN, None), {"pair": None}
+    *_, child_before, seen = follow(lab, at, place, ("", "", ""), SEEN)
+    with pytest.raises(LabError):
+        lab.wait(lab.jobs.submit("export", "Export of child 0", fails))
+    bar, *_, child_after, _ = follow(lab, at, place, ("", "", child_before), seen)
+    assert isinstance(child_after, str)
+    assert child_after != child_before
+    assert "no luck today" in bar["notice"]
 
 
 def test_the_maps_show_what_the_store_holds(lab, scanned):

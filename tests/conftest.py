@@ -1,6 +1,8 @@
 """Fixtures every room's tests may use: tiny random parents of a few families, and the embedded family."""
 
 import json
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,15 @@ def tiny_llama_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pat
 def tiny_moe_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """(father, mother, ancestor) folders of tiny hybrid mixture-of-experts models. Read only."""
     return _trio(tmp_path_factory.mktemp("moe"), "moe")
+
+
+@pytest.fixture(scope="session")
+def family_pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Path, Path, Path]]:
+    """(kind, layout) -> (father, mother, ancestor) folders of `tests.families`, written when first asked for."""
+    from tests.families import write_family_pair
+
+    root = tmp_path_factory.mktemp("families")
+    return lru_cache(maxsize=None)(lambda kind, layout: write_family_pair(kind, root, layout))
 
 
 @pytest.fixture(scope="session")

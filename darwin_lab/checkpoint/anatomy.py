@@ -5,8 +5,9 @@ that knows how model families name their tensors. Reads no weights.
 """
 
 import re
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.checkpoint.header import TensorInfo
@@ -70,7 +71,12 @@ _COMPONENT = {
 _NEVER_MERGED = re.compile(r"(?:^|\.)(?:input_min|input_max|output_min|output_max|inv_freq|position_ids|embed_scale)$")
 _QUANTISED = re.compile(
     r"(?:weight_scale_inv|weight_scale|input_scale|qweight|qzeros|\.scales|weight_packed|_blocks|_scales)$"
+    r"|\.(?:SCB|absmax|quant_map)$"
 )
+_WEIGHT = re.compile(r"\.weight$|" + _FUSED.pattern)
+_EXTRA_LAYER = re.compile(r"\.eh_proj\.")
+_KEYS_AND_VALUES = _word("k_proj", "v_proj", "k_norm", "v_norm")
+_SHARED_KEYS = "keys and values of a layer that uses another's: never read, the father's"
 _COPIED_TOWERS = {
     "mtp": "multi-token-prediction head: the father's", "vision": "vision tower: the father's",
     "audio": "audio tower: the father's", "projector": "projector: the father's",
@@ -115,15 +121,25 @@ class Anatomy:
 
 
 def read_anatomy(checkpoint: Checkpoint) -> Anatomy:
-    """Classifies every tensor. Raises `LabError` for quantised checkpoints and for ones without decoder layers."""
+    """Classifies every tensor.
+
+    Raises `LabError` for quantised checkpoints, and for ones whose files hold other layers or experts than their config
+    says. Decoder layers beyond the config's are accepted when they are a multi-token-prediction head.
+    """
     config = checkpoint.text_config
-    quantised = next((name for name in checkpoint.tensors if _QUANTISED.search(name)), None)
-    if quantised or checkpoint.config.get("quantization_config") or config.get("quantization_config"):
-        where = f" (tensor {quantised})" if quantised else ""
-        raise LabError(f"{checkpoint.name} is quantised{where}; merging needs the bf16, f16 or f32 checkpoint")
-    parts = {info.name: _part(info, checkpoint.tensors) for info in checkpoint.tensors.values()}
-    in_files = {part.layer for part in parts.values() if part.tower == "text" and part.layer is not None}
+    _refuse_quantised(checkpoint)
     layers = _first(config, "num_hidden_layers")
+    parts = {info.name: _part(info, checkpoint.tensors) for info in checkpoint.tensors.values()}
+    heads = {part.layer for part in parts.values() if part.tower == "text" and _EXTRA_LAYER.search(part.name)}
+    own_keys = layers - _first(config, "num_kv_shared_layers")
+    for part in parts.values():
+        if part.tower != "text" or part.layer is None or part.layer < own_keys:
+            continue
+        if part.layer >= layers and part.layer in heads:
+            parts[part.name] = _copied(part, _COPIED_TOWERS["mtp"], role="mtp", tower="mtp", layer=part.layer - layers)
+        elif part.layer < layers and part.mergeable and _KEYS_AND_VALUES.search(part.name):
+            parts[part.name] = _copied(part, _SHARED_KEYS)
+    in_files = {part.layer for part in parts.values() if part.tower == "text" and part.layer is not None}
     if not layers or in_files != set(range(layers)):
         raise LabError(
             f"{checkpoint.name}: config.json says {layers} layers, the files hold {len(in_files)}; get it whole"
@@ -133,12 +149,14 @@ def read_anatomy(checkpoint: Checkpoint) -> Anatomy:
         linear = {part.layer for part in parts.values() if part.role == "linear_attention"}
         kinds = ["linear_attention" if layer in linear else "full_attention" for layer in range(layers)]
     moe_layers = sorted({part.layer for part in parts.values() if part.role == "expert" and part.layer is not None})
+    experts = _first(config, "num_experts", "num_local_experts", "n_routed_experts") if moe_layers else 0
+    _require_all_experts(checkpoint.name, parts.values(), experts)
     return Anatomy(
         parts=parts,
         layers=layers,
         layer_kinds=tuple(kinds),
         hidden_size=_first(config, "hidden_size"),
-        experts=_first(config, "num_experts", "num_local_experts", "n_routed_experts") if moe_layers else 0,
+        experts=experts,
         top_k=_first(config, "num_experts_per_tok", "top_k_experts", "experts_per_token") if moe_layers else 0,
         moe_layers=tuple(moe_layers),
     )
@@ -152,6 +170,24 @@ def classify(name: str) -> tuple[str, str]:
     return "text", next((role for role, pattern in _ROLES if pattern.search(name)), "other")
 
 
+def layer_of(name: str) -> int | None:
+    """The decoder (or tower) layer that a tensor's name counts; None outside the layers."""
+    match = _LAYER.search(name)
+    return int(match.group(1)) if match else None
+
+
+def has_expert_rows(part: Part, experts: int) -> bool:
+    """Whether axis 0 of a router tensor counts experts (its weight, biases and per-expert scales do)."""
+    return part.role == "router" and part.shape[:1] == (experts,) and not part.name.endswith("router.scale")
+
+
+def has_token_rows(part: Part, text_config: dict[str, object]) -> bool:
+    """Whether axis 0 counts tokens: embedding, head and the per-layer embedding table."""
+    tables = part.role in ("embedding", "lm_head") or part.sub == "embed_tokens_per_layer"
+    sizes = _first(text_config, "vocab_size"), _first(text_config, "vocab_size_per_layer_input")
+    return tables and part.sub != "wpe" and part.shape[:1] in ((sizes[0],), (sizes[1],))
+
+
 def describe_layers(anatomy: Anatomy) -> str:
     """The layer layout in words, e.g. "9 x linear_attention + 3 x full_attention, MoE in 12"."""
     kinds = " + ".join(f"{count} x {kind}" for kind, count in Counter(anatomy.layer_kinds).items())
@@ -159,10 +195,47 @@ def describe_layers(anatomy: Anatomy) -> str:
     return kinds + moe
 
 
+def _refuse_quantised(checkpoint: Checkpoint) -> None:
+    """Raises `LabError` when the config, a tensor's name or the dtype of a weight says so."""
+    told = any(config.get("quantization_config") for config in (checkpoint.config, checkpoint.text_config))
+    found = next((info for info in checkpoint.tensors.values() if _is_quantised(info)), None)
+    if told or found is not None:
+        where = "its config.json says" if found is None else f"tensor {found.name}, {found.dtype}"
+        raise LabError(
+            f"{checkpoint.name} is quantised ({where}); merging needs its bf16, f16 or f32 original "
+            "(FP8 and MXFP4: load it in transformers with dequantize=True and save that)"
+        )
+
+
+def _is_quantised(info: TensorInfo) -> bool:
+    plain = info.is_float or info.dtype == "BOOL" or classify(info.name)[0] not in ("text", "mtp")
+    return bool(_QUANTISED.search(info.name)) or (not plain and bool(_WEIGHT.search(info.name)))
+
+
+def _require_all_experts(name: str, parts: Iterable[Part], experts: int) -> None:
+    """Raises `LabError` when a layer has experts that the config does not count, or lacks one that it does."""
+    single: dict[int, set[int]] = defaultdict(set)
+    for part in parts:
+        if part.role != "expert" or part.layer is None or not experts:
+            continue
+        if part.expert == FUSED and part.shape[:1] != (experts,):
+            raise LabError(f"{name}: config.json says {experts} experts, {part.name} is {list(part.shape)}; mend one")
+        if part.expert is not None and part.expert != FUSED:
+            single[part.layer].add(part.expert)
+    for layer, found in single.items():
+        if found != set(range(experts)):
+            raise LabError(
+                f"{name}: config.json says {experts} experts, layer {layer} holds {len(found)}; get it whole"
+            )
+
+
+def _copied(part: Part, reason: str, **changes: object) -> Part:
+    return replace(part, mergeable=False, component="", reason=reason, **changes)  # type: ignore[arg-type]
+
+
 def _part(info: TensorInfo, names: dict[str, TensorInfo]) -> Part:
     tower, role = classify(info.name)
-    match = _LAYER.search(info.name)
-    layer = int(match.group(1)) if match and role != "projector" else None
+    layer = layer_of(info.name) if role != "projector" else None
     expert_match = _EXPERT.search(info.name)
     expert = int(expert_match.group(1)) if expert_match else FUSED if _FUSED.search(info.name) else None
     sub = [word for word in info.name.split(".") if word not in ("weight", "bias", "linear") and not word.isdigit()][-1]

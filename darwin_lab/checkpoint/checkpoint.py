@@ -4,14 +4,18 @@ Takes a folder, gives tensors by name. Nothing but headers is read until asked f
 Knows files and names; does not know what a tensor is for.
 """
 
-import hashlib
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blake3 import blake3
+
+from darwin_lab.checkpoint.descriptors import Descriptors
 from darwin_lab.checkpoint.header import TensorInfo, read_header
 from darwin_lab.errors import LabError
+from darwin_lab.progress import Tick, silent
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +42,9 @@ class Checkpoint:
         self.folder = folder
         self.name = name or folder.name
         self.config = _read_config(folder)
+        _check_side_files(folder, self.side_files)
         self.files = _weight_files(folder)
+        self._descriptors = Descriptors(folder)
         self.tensors: dict[str, TensorInfo] = {}
         for file in self.files:
             for tensor, info in read_header(folder / file).items():
@@ -77,13 +83,18 @@ class Checkpoint:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of the BLAKE2b of config, tokenizer and all weight bytes; the same wherever the folder lies."""
+        """16 hex digits of the BLAKE3 of config, tokenizer and all weight bytes; the same wherever the folder lies."""
+        return self.read_through(silent)
+
+    def read_through(self, tick: Tick) -> str:
+        """The fingerprint, with a tick before each file; files that were read before and have not changed are not."""
         names = [name for name in ("config.json", "tokenizer.json", "tokenizer.model") if (self.folder / name).exists()]
-        digest = hashlib.blake2b(digest_size=8)
-        for name in (*names, *self.files):
+        digest = blake3()
+        for place, name in enumerate((*names, *self.files)):
+            tick(place / (len(names) + len(self.files)), f"reading {name} of {self.name}")
             stat = (self.folder / name).stat()
-            digest.update(_file_digest(str(self.folder / name), stat.st_size, stat.st_mtime_ns))
-        return digest.hexdigest()
+            digest.update(file_digest(str(self.folder / name), stat.st_size, stat.st_mtime_ns))
+        return digest.hexdigest(length=8)
 
     def read(self, name: str) -> "torch.Tensor":
         """The tensor `name`, a copy of its own. Raises `LabError` when there is none or its dtype has no torch twin."""
@@ -92,18 +103,17 @@ class Checkpoint:
 
     def read_flat(self, name: str, start: int, count: int) -> "torch.Tensor":
         """Elements start..start+count of the flattened tensor [count], a copy of its own, in the dtype of the file."""
+        import numpy as np
         import torch
 
         info = self._info(name)
         dtype = _torch_dtypes().get(info.dtype)
         if dtype is None:
             raise LabError(f"{self.folder}: tensor {name} is {info.dtype}; export an unquantised checkpoint first")
-        raw = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
-        with (self.folder / info.file).open("rb") as file:
-            file.seek(info.start + start * dtype.itemsize)
-            if file.readinto(memoryview(raw.numpy())) != raw.numel():  # type: ignore[arg-type]
-                raise LabError(f"{self.folder / info.file} ended inside tensor {name}; download it again")
-        return raw.view(dtype)
+        raw = np.empty(count * dtype.itemsize, dtype=np.uint8)
+        if not self._descriptors.fill(info.file, info.start + start * dtype.itemsize, raw.data):
+            raise LabError(f"{self.folder / info.file} ended inside tensor {name}; download it again")
+        return torch.from_numpy(raw).view(dtype)
 
     def _info(self, name: str) -> TensorInfo:
         info = self.tensors.get(name)
@@ -129,13 +139,13 @@ def torch_dtype(name: str) -> "torch.dtype":
 
 
 @lru_cache(maxsize=256)
-def _file_digest(path: str, size: int, mtime_ns: int) -> bytes:
-    """BLAKE2b of a file; `size` and `mtime_ns` are in the key so that a changed file is read again."""
-    digest = hashlib.blake2b(digest_size=16)
+def file_digest(path: str, size: int, mtime_ns: int) -> bytes:
+    """16 bytes of the BLAKE3 of a file; `size` and `mtime_ns` are in the key so that a changed file is read again."""
+    digest = blake3()
     with Path(path).open("rb") as file:
         while block := file.read(_READ_BLOCK):
             digest.update(block)
-    return digest.digest()
+    return digest.digest(length=16)
 
 
 def read_json(path: Path) -> Any:
@@ -192,6 +202,13 @@ def _check_inside(folder: Path, file: str) -> None:
         raise LabError(f"{folder}: shard {file!r} points outside the folder; only files inside it are read")
     if not path.is_file():
         raise LabError(f"{folder}: shard {file}, named by {INDEX_FILE}, is missing; download it")
+
+
+def _check_side_files(folder: Path, names: Iterable[str]) -> None:
+    """Config, tokenizer and code are copied into children, so a link must not bring in what lies elsewhere."""
+    for name in names:
+        if not _same_home(folder, folder / name):
+            raise LabError(f"{folder}: {name} is a link that points outside the folder; copy the file into it")
 
 
 def _same_home(folder: Path, path: Path) -> bool:

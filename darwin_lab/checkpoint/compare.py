@@ -3,17 +3,19 @@
 Takes opened checkpoints, gives checks. Reads configs, headers and tokenizer files, never weights.
 """
 
-import json
+from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from itertools import chain
 
-from darwin_lab.checkpoint.anatomy import Anatomy, describe_layers, read_anatomy
-from darwin_lab.checkpoint.checkpoint import Checkpoint, read_json
+from darwin_lab.checkpoint.alignment import align
+from darwin_lab.checkpoint.anatomy import Anatomy, Part, describe_layers, read_anatomy
+from darwin_lab.checkpoint.checkpoint import Checkpoint
+from darwin_lab.checkpoint.naming import atoms
+from darwin_lab.checkpoint.vocabulary import check_vocabulary, match_tokens, vocabulary_report
 from darwin_lab.errors import LabError
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_ONE_ARCHITECTURE = "parents must be checkpoints of one architecture"
+_LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration")
 
 
 @dataclass(frozen=True)
@@ -27,48 +29,93 @@ class Check:
     remedy: str = ""
 
 
-def compare(father: Checkpoint, mother: Checkpoint, ancestor: Checkpoint | None = None) -> tuple[Check, ...]:
-    """The compatibility report, most telling check first. Raises `LabError` only when a parent cannot be read."""
+def compare(
+    father: Checkpoint, mother: Checkpoint, ancestor: Checkpoint | None = None, *, vocabulary: str = "same"
+) -> tuple[Check, ...]:
+    """The compatibility report, most telling check first.
+
+    Parents may differ in layout (fused or single experts, a multimodal wrapper) and, with `vocabulary` "by-token", in
+    vocabulary. Raises `LabError` only when a parent cannot be read or `vocabulary` is unknown.
+    """
+    check_vocabulary(vocabulary)
     anatomies = read_anatomy(father), read_anatomy(mother)
-    checks = _pair_checks(father, mother, *anatomies, "mother")
+    checks = _pair_checks(father, mother, *anatomies, "mother", vocabulary)
     if ancestor is not None:
         anatomy = read_anatomy(ancestor)
         checks += [
             Check(f"ancestor: {check.what}", check.father, check.mother, check.ok, check.remedy)
-            for check in _pair_checks(father, ancestor, anatomies[0], anatomy, "ancestor")
+            for check in _pair_checks(father, ancestor, anatomies[0], anatomy, "ancestor", vocabulary)
             if not check.ok or check.what in ("architecture", "tensors")
         ]
     return tuple(checks)
 
 
-def require_compatible(father: Checkpoint, mother: Checkpoint, ancestor: Checkpoint | None = None) -> tuple[Check, ...]:
+def require_compatible(
+    father: Checkpoint, mother: Checkpoint, ancestor: Checkpoint | None = None, *, vocabulary: str = "same"
+) -> tuple[Check, ...]:
     """The report of `compare`; raises `LabError` for the first failing check."""
-    checks = compare(father, mother, ancestor)
+    checks = compare(father, mother, ancestor, vocabulary=vocabulary)
     for check in checks:
         if not check.ok:
             raise LabError(f"parents differ in {check.what}: {check.father} against {check.mother}; {check.remedy}")
     return checks
 
 
-def _pair_checks(father: Checkpoint, other: Checkpoint, a: Anatomy, b: Anatomy, who: str) -> list[Check]:
-    same = "parents must be checkpoints of one architecture"
+def dropped(father: Checkpoint, other: Checkpoint) -> tuple[tuple[str, str], ...]:
+    """(name, reason) of every tensor of `other` that has no place in the father's layout, in file order.
+
+    What the father has too, but is copied from him, has a place and is not listed: its reason is in his anatomy.
+    """
+    kept = _held(father)
+    parts = read_anatomy(other).parts
+    return tuple(
+        (name, f"{_what(parts[name])}: {father.name} has none")
+        for name, info in other.tensors.items()
+        if not kept.issuperset(atoms(name, info.shape))
+    )
+
+
+def _what(part: Part) -> str:
+    return part.reason.split(":")[0] or f"{part.role.replace('_', ' ')} tensor"
+
+
+def _held(checkpoint: Checkpoint) -> set[str]:
+    return set(chain.from_iterable(atoms(info.name, info.shape) for info in checkpoint.tensors.values()))
+
+
+def _pair_checks(
+    father: Checkpoint, other: Checkpoint, a: Anatomy, b: Anatomy, who: str, vocabulary: str
+) -> list[Check]:
     checks = [
-        _check("architecture", _architecture(father), _architecture(other), same),
-        _check("layers", f"{a.layers} ({describe_layers(a)})", f"{b.layers} ({describe_layers(b)})", same),
-        _check("hidden size", str(a.hidden_size), str(b.hidden_size), same),
-        _check("experts", _experts(a), _experts(b), same),
-        _check("vocabulary", *_vocabularies(father, other), "both need the same tokenizer vocabulary"),
-        _tensor_check(a, b, who),
-        _shape_check(a, b),
+        _architecture_check(father, other),
+        _check("layers", f"{a.layers} ({describe_layers(a)})", f"{b.layers} ({describe_layers(b)})", _ONE_ARCHITECTURE),
+        _check("hidden size", str(a.hidden_size), str(b.hidden_size), _ONE_ARCHITECTURE),
+        _check("experts", _experts(a), _experts(b), _ONE_ARCHITECTURE),
+        _vocabulary_check(father, other, vocabulary),
+        _head_check(a, b),
+        *_tensor_checks(father, other, a, b, who, vocabulary),
     ]
     dtypes = [", ".join(sorted({info.dtype for info in ck.tensors.values()})) for ck in (father, other)]
     checks.append(Check("dtype (the child has the father's)", dtypes[0], dtypes[1], True))
+    lost = Counter(reason.split(":")[0] for _, reason in dropped(father, other))
+    if lost:
+        words = ", ".join(f"{count} x {what}" for what, count in lost.items())
+        checks.append(Check(f"only the {who}'s (dropped)", "-", words, True))
     return checks
 
 
 def _check(what: str, father: str, mother: str, remedy: str) -> Check:
     ok = father == mother
     return Check(what, father, mother, ok, "" if ok else remedy)
+
+
+def _architecture_check(father: Checkpoint, other: Checkpoint) -> Check:
+    """Equal, or the same language model with and without its multimodal wrapper."""
+    names = [_architecture(checkpoint) for checkpoint in (father, other)]
+    kinds = [checkpoint.text_config.get("model_type") for checkpoint in (father, other)]
+    wrapped = all(name.endswith(_LANGUAGE_MODELS) for name in names) and None not in kinds and kinds[0] == kinds[1]
+    ok = names[0] == names[1] or wrapped
+    return Check("architecture", names[0], names[1], ok, "" if ok else _ONE_ARCHITECTURE)
 
 
 def _architecture(checkpoint: Checkpoint) -> str:
@@ -80,58 +127,56 @@ def _experts(anatomy: Anatomy) -> str:
     return f"{anatomy.experts}, top-{anatomy.top_k}" if anatomy.experts else "none (dense)"
 
 
-def _tensor_check(a: Anatomy, b: Anatomy, who: str) -> Check:
-    """Every tensor that is merged must be in both; copied ones come from the father and may be missing."""
-    needed = {part.name for part in a.mergeable}
-    theirs = {part.name for part in b.mergeable}
-    lacking, extra = sorted(needed - theirs), sorted(theirs - needed)
-    if not lacking and not extra:
-        return Check("tensors", f"{len(needed)} merged", f"{len(theirs)} merged", True)
-    example = f"{who} lacks {lacking[0]}" if lacking else f"only the {who} has {extra[0]}"
-    remedy = f"{example} ({len(lacking)} lacking, {len(extra)} extra); use checkpoints saved in one layout"
-    return Check("tensors", f"{len(needed)} merged", f"{len(theirs)} merged", False, remedy)
+def _head_check(a: Anatomy, b: Anatomy) -> Check:
+    words = ["its own" if _has_head(anatomy) else "tied to the embedding" for anatomy in (a, b)]
+    remedy = "untie the one (store its embedding as lm_head.weight too and set tie_word_embeddings to false)"
+    return _check("head", words[0], words[1], remedy)
 
 
-def _shape_check(a: Anatomy, b: Anatomy) -> Check:
-    for part in a.mergeable:
-        other = b.parts.get(part.name)
-        if other is not None and other.shape != part.shape:
-            remedy = f"{part.name} has another shape; parents must be fine-tunes of one model size"
-            return Check("shapes", str(list(part.shape)), str(list(other.shape)), False, remedy)
-    return Check("shapes", "all", "equal", True)
+def _has_head(anatomy: Anatomy) -> bool:
+    return any(part.role == "lm_head" for part in anatomy.parts.values())
 
 
-def _vocabularies(father: Checkpoint, other: Checkpoint) -> tuple[str, str]:
-    """What to print for each; equal texts mean equal vocabularies (tokens and their ids)."""
-    paths = [
-        next((ck.folder / name for name in _TOKENIZER_FILES if (ck.folder / name).is_file()), None)
-        for ck in (father, other)
-    ]
-    sizes = [f"{ck.text_config.get('vocab_size', '?')} rows" for ck in (father, other)]
-    if paths[0] is None or paths[1] is None:
-        return sizes[0], sizes[1]
-    if sizes[0] != sizes[1] or paths[0].read_bytes() == paths[1].read_bytes():
-        return sizes[0], sizes[1]
-    tokens = [_vocabulary(str(path), path.stat().st_mtime_ns) for path in paths if path is not None]
-    if tokens[0] is None or tokens[1] is None or tokens[0] == tokens[1]:
-        same_files = tokens[0] is not None
-        return sizes[0], sizes[1] if same_files else f"{sizes[1]}, another {paths[1].name}"
-    differing = len(set(tokens[0].items()) ^ set(tokens[1].items())) // 2 or 1
-    return sizes[0], f"{sizes[1]}, {differing} tokens differ"
+def _tensor_checks(
+    father: Checkpoint, other: Checkpoint, a: Anatomy, b: Anatomy, who: str, vocabulary: str
+) -> list[Check]:
+    """Every merged tensor must be in both, in one shape; copied ones come from the father and may be missing."""
+    heads_differ = _has_head(a) != _has_head(b)
+    needed, theirs_merged = (
+        [part for part in anatomy.mergeable if part.role != "lm_head" or not heads_differ] for anatomy in (a, b)
+    )
+    try:
+        supplied = set(align(father, other, vocabulary=vocabulary).names)
+    except LabError:  # the vocabularies cannot be matched, which has a check of its own
+        supplied = set(align(father, other).names)
+        needed = [part for part in needed if part.component != "embed"]
+    kept, theirs = _held(father), {atom: part for part in b.parts.values() for atom in atoms(part.name, part.shape)}
+    lacking = [part for part in needed if part.name not in supplied]
+    absent = [part.name for part in lacking if not theirs.keys() >= set(atoms(part.name, part.shape))]
+    extra = [part.name for part in theirs_merged if not kept.issuperset(atoms(part.name, part.shape))]
+    counts = [f"{len(x.mergeable)} merged" for x in (a, b)]
+    tensors = Check("tensors", counts[0], counts[1], not absent and not extra)
+    if absent or extra:
+        example = f"{who} lacks {absent[0]}" if absent else f"only the {who} has {extra[0]}"
+        remedy = f"{example} ({len(absent)} lacking, {len(extra)} extra); parents must be fine-tunes of one model"
+        tensors = Check("tensors", counts[0], counts[1], False, remedy)
+    odd = next((part for part in lacking if part.name not in absent), None)
+    if odd is None:
+        return [tensors, Check("shapes", "all", "equal", True)]
+    twin = theirs[next(iter(atoms(odd.name, odd.shape)))]
+    remedy = f"{odd.name} has another shape; parents must be fine-tunes of one model size"
+    return [tensors, Check("shapes", str(list(odd.shape)), str(list(twin.shape)), False, remedy)]
 
 
-@lru_cache(maxsize=16)
-def _vocabulary(path: str, mtime_ns: int) -> dict[str, int] | None:
-    """Token to id; None when the file is not JSON that we can read tokens from."""
-    if not path.endswith(".json"):
-        return None
-    data: Any = read_json(Path(path))
-    if not isinstance(data, dict) or not isinstance(data.get("model", {}), dict):
-        raise LabError(f"{path} is no tokenizer file; copy the model's own beside the weights")
-    if "model" not in data:
-        return dict(data)
-    vocab = data["model"].get("vocab", {})
-    if isinstance(vocab, list):  # unigram: [[token, score], ...]
-        vocab = {json.dumps(row[0]): number for number, row in enumerate(vocab)}
-    added = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
-    return {**vocab, **added}
+def _vocabulary_check(father: Checkpoint, other: Checkpoint, vocabulary: str) -> Check:
+    if vocabulary == "same":
+        mine, theirs, ok = vocabulary_report(father, other)
+        remedy = "both need one tokenizer vocabulary; or match them by token (--vocab by-token)"
+        return Check("vocabulary", mine, theirs, ok, "" if ok else remedy)
+    try:
+        match = match_tokens(father, other)
+    except LabError as error:
+        return Check("vocabulary", "by token", "cannot be matched", False, str(error))
+    mine = f"{match.shared + len(match.only_father):,} tokens, {len(match.only_father):,} of them his alone (kept)"
+    theirs = f"{match.shared:,} matched by token, {len(match.only_other):,} hers alone (dropped)"
+    return Check("vocabulary", mine, theirs, True)

@@ -1,5 +1,6 @@
 """Opening a checkpoint: what is whole is read lazily and exactly, what is not is refused with a remedy."""
 
+import hashlib
 import json
 import shutil
 import struct
@@ -101,6 +102,12 @@ def damage_symlink_out(folder: Path) -> None:
     second.symlink_to(folder.parent / "b.safetensors")
 
 
+def damage_side_file_out(folder: Path) -> None:
+    (folder.parent / "secret").write_text("{}")
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    (folder / "generation_config.json").symlink_to(folder.parent / "secret")
+
+
 def damage_no_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
@@ -109,14 +116,61 @@ def damage_huge_header(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
 
 
+def write_header(folder: Path, header: str, data: int = 12) -> None:
+    raw = header.encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(data))
+
+
+def entry(start: object, end: object, dtype: object = "F32", shape: object = (2,)) -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+def damage_header_beyond_the_file(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[:8] = struct.pack("<Q", len(data) + 1)
+    weights.write_bytes(data)
+
+
 def damage_overlap(folder: Path) -> None:
-    header = json.dumps(
-        {
-            "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
-            "b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
-        }
-    ).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(12))
+    write_header(folder, json.dumps({"a": entry(0, 8), "b": entry(4, 12)}))
+
+
+def damage_negative_offsets(folder: Path) -> None:
+    write_header(folder, json.dumps({"a": entry(-8, 0)}))
+
+
+def damage_float_offsets(folder: Path) -> None:
+    write_header(folder, json.dumps({"a": entry(0.0, 8.0)}))
+
+
+def damage_true_as_a_number(folder: Path) -> None:
+    write_header(folder, json.dumps({"a": entry(False, 4, shape=[True])}))
+
+
+def damage_backward_offsets(folder: Path) -> None:
+    write_header(folder, json.dumps({"a": entry(8, 0)}))
+
+
+def damage_endless_shape(folder: Path) -> None:
+    write_header(folder, json.dumps({"a": entry(0, 8, shape=[1 << 62, 1 << 62])}))
+
+
+def damage_unknown_dtype(folder: Path) -> None:
+    write_header(folder, json.dumps({"a": entry(0, 8, dtype="F4")}))
+
+
+def damage_entry_that_is_a_list(folder: Path) -> None:
+    write_header(folder, json.dumps({"a": [1, 2]}))
+
+
+def damage_name_of_two_lines(folder: Path) -> None:
+    write_header(folder, json.dumps({"a\nError: none": entry(0, 4)}))
+
+
+def damage_twice_in_one_file(folder: Path) -> None:
+    row = json.dumps(entry(0, 8))
+    write_header(folder, f'{{"a": {row}, "a": {row}}}')
 
 
 def damage_duplicate(folder: Path) -> None:
@@ -124,6 +178,28 @@ def damage_duplicate(folder: Path) -> None:
     tensors = load_file(second)
     first = load_file(folder / "a.safetensors")
     save_file({**tensors, next(iter(first)): next(iter(first.values()))}, second)
+
+
+def damage_index_that_lies(folder: Path) -> None:
+    shard(folder)
+    index = json.loads((folder / INDEX_FILE).read_text())
+    name = next(iter(index["weight_map"]))
+    other = {"a.safetensors": "b.safetensors", "b.safetensors": "a.safetensors"}
+    index["weight_map"][name] = other[index["weight_map"][name]]
+    (folder / INDEX_FILE).write_text(json.dumps(index))
+
+
+def damage_index_that_is_short(folder: Path) -> None:
+    shard(folder)
+    index = json.loads((folder / INDEX_FILE).read_text())
+    index["weight_map"].popitem()
+    (folder / INDEX_FILE).write_text(json.dumps(index))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below `folder` and beside it, by the hash of what it holds."""
+    files = [path for path in folder.parent.rglob("*") if path.is_file()]
+    return {str(path): hashlib.blake2b(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.mark.parametrize(
@@ -135,18 +211,33 @@ def damage_duplicate(folder: Path) -> None:
         (damage_absent_shard, "b.safetensors, named by"),
         (damage_outside_shard, "outside the folder"),
         (damage_symlink_out, "outside the folder"),
+        (damage_side_file_out, "generation_config.json is a link that points outside the folder"),
         (damage_no_config, "config.json"),
         (damage_huge_header, "not a safetensors file"),
+        (damage_header_beyond_the_file, "not a safetensors file (no header found)"),
+        (damage_negative_offsets, "entry of tensor a is not understood"),
+        (damage_float_offsets, "entry of tensor a is not understood"),
+        (damage_true_as_a_number, "entry of tensor a is not understood"),
+        (damage_backward_offsets, "tensor a has -8 bytes"),
+        (damage_endless_shape, "tensor a has 8 bytes where its shape needs"),
+        (damage_unknown_dtype, "tensor a is F4, no plain number format"),
+        (damage_entry_that_is_a_list, "entry of tensor a is not understood"),
+        (damage_name_of_two_lines, r"names a tensor 'a\nError: none'"),
+        (damage_twice_in_one_file, "tensor a twice"),
+        (damage_index_that_lies, "which does not hold it"),
+        (damage_index_that_is_short, "is not in model.safetensors.index.json"),
         (damage_overlap, "overlap"),
         (damage_duplicate, "both"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_in_one_line(folder: Path, damage, words: str) -> None:
     damage(folder)
+    before = contents(folder)
     with pytest.raises(LabError) as caught:
         open_checkpoint(folder)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize("ref", ["/no/such/folder", "family:uncle", "", "no/such/thing", "x" * 5000])
@@ -166,3 +257,13 @@ def test_a_hub_id_that_cannot_be_fetched_says_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(LabError, match="neither a folder here nor could it be fetched"):
         open_checkpoint("some-org/some-model")
+
+
+def test_a_folder_of_links_into_the_hubs_own_store_opens(folder: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "models--org--name"
+    snapshot = repo / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    shutil.move(folder, repo / "blobs")
+    for path in (repo / "blobs").iterdir():
+        (snapshot / path.name).symlink_to(path)
+    assert open_checkpoint(snapshot).side_files == open_checkpoint(repo / "blobs").side_files

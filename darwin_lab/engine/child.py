@@ -1,17 +1,20 @@
 """The virtual child: parents plus a recipe, tensors on demand. It has no files until it is exported."""
 
 import hashlib
-from functools import cached_property
+from collections.abc import Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from darwin_lab.checkpoint.checkpoint import Checkpoint
+from darwin_lab.checkpoint.alignment import Aligned, align
+from darwin_lab.checkpoint.checkpoint import Checkpoint, torch_dtype
 from darwin_lab.errors import LabError
-from darwin_lab.merging.operators import NEEDS_ANCESTOR
+from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR
+from darwin_lab.merging.passes import CHUNK, Read
 from darwin_lab.merging.recipe import Recipe
-from darwin_lab.merging.tensor import merge_tensor
+from darwin_lab.merging.tensor import merge_chunks
 
 
 class Child:
@@ -61,11 +64,52 @@ class Child:
 
     def read(self, name: str) -> torch.Tensor:
         """The child's tensor `name`. Raises `LabError` naming a tensor whose parents are not finite."""
-        row = self.recipe.rows[name]
-        if row.action == "copy" and row.ratio == 0.0:
-            father = self.father.read(name)
-            return merge_tensor(row, self.recipe, father, father)
-        base = None
-        if row.action == "merge" and self.ancestor is not None and row.operator not in ("lerp", "slerp", "dare"):
-            base = self.ancestor.read(name)
-        return merge_tensor(row, self.recipe, self.father.read(name), self.mother.read(name), base)
+        info = self.father.tensors[name]
+        whole = torch.empty(info.numel, dtype=torch_dtype(info.dtype))
+        start = 0
+        for piece in self.chunks(name):
+            whole[start : start + piece.numel()] = piece
+            start += piece.numel()
+        return whole.reshape(info.shape)
+
+    def chunks(
+        self, name: str, chunk: int = CHUNK, *, device: str = "cpu", dtype: torch.dtype | None = None
+    ) -> Iterator[torch.Tensor]:
+        """The child's tensor `name`, flat, in order, in pieces of about `chunk` elements in `dtype` (the father's).
+
+        Reads what it needs of the parents, more than once where the operator asks for it, and holds no whole tensor.
+        `device` does the arithmetic and gets the pieces. No byte depends on `chunk`. Raises `LabError` as `read` does,
+        when the pieces are taken.
+        """
+        row, info = self.recipe.rows[name], self.father.tensors[name]
+        mothers = row.action == "merge" or row.ratio > 0.0
+        ancestors = row.action == "merge" and row.operator in USES_ANCESTOR
+        return merge_chunks(
+            row,
+            self.recipe,
+            info.shape,
+            dtype or torch_dtype(info.dtype),
+            _reader(self.father, name, device),
+            _reader(self._mother, name, device) if mothers else None,
+            _reader(self._ancestor, name, device) if ancestors and self._ancestor else None,
+            fathers_rows=self._mother.fathers_rows(name) if mothers else None,
+            chunk=chunk,
+        )
+
+    @cached_property
+    def _mother(self) -> Aligned:
+        """The mother under the father's names, her experts and tokens in his order."""
+        recipe = self.recipe
+        return align(self.father, self.mother, vocabulary=recipe.vocabulary, expert_order=recipe.expert_order)
+
+    @cached_property
+    def _ancestor(self) -> Aligned | None:
+        """The ancestor under the father's names. Her experts keep their numbers: the father's order is hers."""
+        if self.ancestor is None:
+            return None
+        return align(self.father, self.ancestor, vocabulary=self.recipe.vocabulary)
+
+
+def _reader(source: Checkpoint | Aligned, name: str, device: str) -> Read:
+    read = partial(source.read_flat, name)
+    return read if device == "cpu" else lambda start, count: read(start, count).to(device)

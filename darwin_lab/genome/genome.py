@@ -5,23 +5,27 @@ Takes JSON or numbers, gives a checked, hashable `Genome`. Knows nothing of tens
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import exp, isfinite, log
 from typing import Any
 
 from darwin_lab.errors import LabError
-from darwin_lab.genome.layouts import Layout, layout_for
+from darwin_lab.genome.layouts import Blocks, Layout, layout_for
 
 VERSION = 1
 READINGS = ("logit", "mean", "component")
-GENOME_OPERATORS = ("lerp", "slerp", "task_arithmetic", "dare", "ties", "dare_ties", "mix")
+GENOME_OPERATORS = (
+    "lerp", "slerp", "dare", "mix", "nearswap", "arcee_fusion", "passthrough",
+    "task_arithmetic", "ties", "dare_ties", "breadcrumbs", "della", "sce",
+)  # fmt: skip
 RESCALES = ("inverse", "l1", "none")
-EXPERT_MODES = ("blend", "preserve")
+EXPERT_MODES = ("blend", "preserve", "usage")
+ROUTER_SOURCES = ("blend", "A", "B")
 TRANSPLANT_V6 = 0.15
 _LOGIT_CLAMP = 1e-4
 _KEYS = frozenset(
     {"version", "layout", "genes", "reading", "operator", "rescale", "seed", "prescription", "blocks", "transplant",
-     "experts", "hash", "name"}
+     "experts", "router", "options", "hash", "name"}
 )  # fmt: skip
 
 
@@ -31,7 +35,10 @@ class Genome:
 
     reading: how global, component and block genes combine. transplant: a final ratio below it becomes 0,
     one above 1 - it becomes 1 (card V6 .15; 0 = off). experts: "preserve" keeps the father's experts where
-    the mother's are dead. prescription: hash of the prescription it was made with, if any.
+    the mother's are dead, "usage" leans each expert to the parent that uses it. router: whose router rows, "A",
+    "B" or "blend", for all layers or one a block; "blend" follows the prescription. options: the operator's own
+    numbers, those left out at their default. prescription: hash of the prescription it was made with, if any.
+    blocks: how many, or [first, last] layer ranges; None is the layout's own choice.
     """
 
     layout: str
@@ -42,8 +49,15 @@ class Genome:
     rescale: str = "inverse"
     transplant: float = 0.0
     experts: str = "blend"
+    router: str | tuple[str, ...] = "blend"
+    options: dict[str, float] = field(default_factory=dict)
     prescription: str | None = None
-    blocks: int | None = None
+    blocks: Blocks = None
+
+    @property
+    def reads_advice(self) -> bool:
+        """Whether a prescription changes what this genome does."""
+        return self.genes.get("mri_trust", 0.0) > 0 or self.experts != "blend"
 
     @property
     def hash(self) -> str:
@@ -52,6 +66,12 @@ class Genome:
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, Any]:
+        """The genome as a JSON object; router and options only where they say something."""
+        said: dict[str, Any] = {}
+        if self.router != "blend":
+            said["router"] = self.router if isinstance(self.router, str) else list(self.router)
+        if self.options:
+            said["options"] = {name: round(value, 6) for name, value in sorted(self.options.items())}
         return {
             "version": VERSION,
             "layout": self.layout,
@@ -63,7 +83,8 @@ class Genome:
             "transplant": self.transplant,
             "experts": self.experts,
             "prescription": self.prescription,
-            "blocks": self.blocks,
+            "blocks": [list(block) for block in self.blocks] if isinstance(self.blocks, tuple) else self.blocks,
+            **said,
         }
 
     def layout_of(self, layers: int) -> Layout:
@@ -79,7 +100,12 @@ class Genome:
         return replace(self, genes={**self.genes, **{name: float(value) for name, value in genes.items()}})
 
 
-def neutral_genome(layout: str, layers: int, *, blocks: int | None = None, **choices: Any) -> Genome:
+def operators_of(layout: str) -> tuple[str, ...]:
+    """The operators a layout goes with: v7 interpolates and does nothing else."""
+    return ("lerp",) if layout == "v7" else GENOME_OPERATORS
+
+
+def neutral_genome(layout: str, layers: int, *, blocks: Blocks = None, **choices: Any) -> Genome:
     """Every gene at its neutral value; `choices` as in `Genome`. `v6` has the card's transplant thresholds."""
     choices.setdefault("transplant", TRANSPLANT_V6 if layout == "v6" else 0.0)
     return Genome(layout, layout_for(layout, layers, blocks).neutral(), blocks=blocks, **choices)
@@ -102,9 +128,7 @@ def genome_from_json(data: dict[str, Any] | str, layers: int) -> Genome:
         raise LabError(f"the genome has an unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}")
     if data.get("version", VERSION) != VERSION:
         raise LabError(f"the genome has version {data['version']!r}, this lab reads version {VERSION}; export it again")
-    blocks = data.get("blocks")
-    if blocks is not None and (isinstance(blocks, bool) or not isinstance(blocks, int)):
-        raise LabError(f"blocks is {blocks!r}; give a whole number or leave it out")
+    blocks = blocks_from_json(data.get("blocks"))
     layout = layout_for(data["layout"], layers, blocks)
     genes = data.get("genes", {})
     if not isinstance(genes, dict):
@@ -119,26 +143,44 @@ def genome_from_json(data: dict[str, Any] | str, layers: int) -> Genome:
     prescription = data.get("prescription")
     if prescription is not None and not isinstance(prescription, str):
         raise LabError("prescription is not a hash; leave it out or give the text the lab wrote")
+    operator = _choice(data, "operator", GENOME_OPERATORS)
+    if operator not in operators_of(layout.name):
+        raise LabError(f"layout {layout.name} is linear only, operator is {operator}; choose lerp or another layout")
     return Genome(
         layout=layout.name,
         genes=values,
         seed=seed,
-        operator=_choice(data, "operator", GENOME_OPERATORS),
+        operator=operator,
         reading=_choice(data, "reading", READINGS),
         rescale=_choice(data, "rescale", RESCALES),
         transplant=float(transplant),
         experts=_choice(data, "experts", EXPERT_MODES),
+        router=_router(data.get("router", "blend"), layout),
+        options=_options(data.get("options", {})),
         prescription=prescription,
         blocks=blocks,
     )
+
+
+def blocks_from_json(value: Any) -> Blocks:
+    """A number of blocks, or their [first, last] layers. Raises `LabError` for anything else."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, list | tuple) and value:
+        pairs = [tuple(pair) for pair in value if isinstance(pair, list | tuple) and len(pair) == 2]
+        if len(pairs) == len(value) and all(type(layer) is int for pair in pairs for layer in pair):
+            return tuple((first, last) for first, last in pairs)
+    raise LabError(f"blocks is {str(value)[:60]}; give a whole number, [[0, 37], [38, 39]], or leave it out")
 
 
 def combine(shares: list[float], reading: str) -> float:
     """One ratio from the global, component and block shares that own a tensor.
 
     `logit`: sigmoid of the summed log-odds, .5 neutral; an exact 0 or 1 decides, unless both
-    occur. `mean`: the average.
+    occur. `mean`: the average. Without any share .5.
     """
+    if not shares:
+        return 0.5
     if reading == "mean":
         return sum(shares) / len(shares)
     low, high = 0.0 in shares, 1.0 in shares
@@ -155,6 +197,26 @@ def _checked(layout: Layout, name: str, value: Any) -> float:
     if not gene.low <= value <= gene.high:
         raise LabError(f"gene {name} is {str(value)[:20]}, outside {gene.low:g} to {gene.high:g}")
     return float(value)
+
+
+def _router(value: Any, layout: Layout) -> str | tuple[str, ...]:
+    """One source for all layers, or a list with one for each block; a list of equals is that one."""
+    sources = value if isinstance(value, list) else [value]
+    if any(source not in ROUTER_SOURCES for source in sources):
+        raise LabError(f"router is {value!r}; choose {', '.join(ROUTER_SOURCES)}, or a list with one of them a block")
+    if isinstance(value, list) and len(value) != len(layout.blocks):
+        raise LabError(f"router names {len(value)} blocks, layout {layout.name} has {len(layout.blocks)} here")
+    return str(sources[0]) if len(set(sources)) == 1 else tuple(sources)
+
+
+def _options(value: Any) -> dict[str, float]:
+    """Names and numbers; which of them the operator knows is checked where the recipe is made."""
+    if not isinstance(value, dict):
+        raise LabError('options is not an object; write {"options": {"lambda": 1.2}}')
+    for name, number in value.items():
+        if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
+            raise LabError(f"option {name} is {number!r}; give a number")
+    return {str(name): float(number) for name, number in value.items()}
 
 
 def _choice(data: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str:

@@ -2,8 +2,12 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+DEAD = 0.05
+"""An expert is dead when its utilisation is below this share of 1/E (methods, section 4)."""
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,8 @@ class Prescription:
     component_ratio: the same per component ("attn", "ffn", "embed", "global").
     blocks: inclusive layer ranges. golden: layers where the mother clearly leads.
     router: layer -> "A", "B" or "blend". preserve: layer -> experts dead in the mother, alive in the father.
+    utilisation: layer -> what share of the routed tokens each expert gets, in the father and in the mother.
+    dead: layer -> experts certified dead in the mother. Experts go by their number in the parent named.
     spread: smallest and largest ratio; `signal` is False when the scans carry no information for this pair.
     sources: hash of the scans it was made from.
     """
@@ -26,6 +32,8 @@ class Prescription:
     golden: tuple[int, ...] = ()
     router: dict[int, str] = field(default_factory=dict)
     preserve: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    utilisation: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
+    dead: dict[int, tuple[int, ...]] = field(default_factory=dict)
     spread: tuple[float, float] = (0.5, 0.5)
     signal: bool = True
     note: str = ""
@@ -34,12 +42,33 @@ class Prescription:
     @property
     def hash(self) -> str:
         """12 hex digits of the SHA-256 of everything that changes a recipe (ratios to 1e-6)."""
-        decides = {
+        decides: dict[str, Any] = {
             "ratio": {name: round(value, 6) for name, value in sorted(self.ratio.items())},
             "router": sorted(self.router.items()),
             "preserve": sorted((layer, sorted(experts)) for layer, experts in self.preserve.items()),
         }
+        if self.utilisation:
+            use = [(layer, [[round(u, 6) for u in one] for one in both]) for layer, both in self.utilisation.items()]
+            decides |= {"utilisation": sorted(use), "dead": sorted(self.dead.items())}
         return hashlib.sha256(json.dumps(decides, separators=(",", ":")).encode()).hexdigest()[:12]
+
+    def reordered(self, expert_order: Mapping[int, tuple[int, ...]]) -> "Prescription":
+        """The same advice where the father's expert e is matched with the mother's `expert_order[layer][e]`.
+
+        Her utilisation and her dead experts move to the father's numbers; the ratios stay.
+        """
+        utilisation, preserve = dict(self.utilisation), dict(self.preserve)
+        for layer, order in expert_order.items():
+            if layer not in utilisation:
+                continue
+            father, mother = utilisation[layer]
+            utilisation[layer] = father, tuple(mother[expert] for expert in order)
+            dead = self.dead.get(layer, ())
+            preserve[layer] = tuple(
+                e for e, expert in enumerate(order) if expert in dead and father[e] >= DEAD / len(father)
+            )
+        kept = {layer: experts for layer, experts in preserve.items() if experts}
+        return replace(self, utilisation=utilisation, preserve=kept)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,6 +85,10 @@ class Prescription:
             golden=tuple(data["golden"]),
             router={int(layer): source for layer, source in data["router"].items()},
             preserve={int(layer): tuple(experts) for layer, experts in data["preserve"].items()},
+            utilisation={
+                int(layer): (tuple(both[0]), tuple(both[1])) for layer, both in data.get("utilisation", {}).items()
+            },
+            dead={int(layer): tuple(experts) for layer, experts in data.get("dead", {}).items()},
             spread=(data["spread"][0], data["spread"][1]),
             signal=data["signal"],
             note=data["note"],

@@ -1,75 +1,202 @@
-"""One tensor of the child: a recipe row and the parents' tensors in, the child's tensor out.
+"""One tensor of the child: a recipe row and functions that read the parents in, the child's tensor out, in pieces.
 
-Arithmetic in float32 with one rounding at the end, to the father's dtype. Knows rows and tensors,
-not where they come from.
+Arithmetic in float32 with one rounding at the end, to the father's dtype. No byte depends on the size of the pieces
+or on the number of threads. Knows rows and flat tensors, not where they come from.
 """
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
 
 import torch
 
 from darwin_lab.errors import LabError
-from darwin_lab.merging.operators import NEEDS_ANCESTOR, Blend, Draw, blend, block_dot
+from darwin_lab.merging.arithmetic import BLENDS, BY_ROWS, SHOWS_IN_CHILD
+from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR, How
+from darwin_lab.merging.passes import BLOCK, CHUNK, SUMMED, Read, Stretch, all_finite, require_finite, sums_finite
 from darwin_lab.merging.recipe import Recipe, Row
 
 
-def merge_tensor(
-    row: Row, recipe: Recipe, a: torch.Tensor, b: torch.Tensor, base: torch.Tensor | None = None
-) -> torch.Tensor:
-    """The child's tensor, shape and dtype of `a`. Raises `LabError` naming the tensor when a parent's is not finite."""
-    if row.action == "copy":
-        kept, parent = (a, "father") if row.ratio == 0.0 else (b, "mother")
-        if row.component:
-            _float(kept, row.name, parent)
-        return kept.to(a.dtype)
-    flat = {"father": _float(a, row.name, "father"), "mother": _float(b, row.name, "mother")}
-    if base is not None:
-        flat["ancestor"] = _float(base, row.name, "ancestor")
-    if row.expert_ratios is None:
-        merged = _blend(row, recipe, row.ratio, flat, slice(None))
-    elif row.role == "router":
-        merged = _merge_router(row, recipe, flat, len(row.expert_ratios))
-    else:
-        size = a.numel() // len(row.expert_ratios)
-        merged = torch.cat(
-            [
-                _blend(row, recipe, ratio, flat, slice(expert * size, (expert + 1) * size))
-                for expert, ratio in enumerate(row.expert_ratios)
-            ]
-        )
-    return merged.to(a.dtype).reshape(a.shape)
+def merge_chunks(
+    row: Row,
+    recipe: Recipe,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    a: Read,
+    b: Read | None = None,
+    base: Read | None = None,
+    *,
+    fathers_rows: torch.Tensor | None = None,
+    chunk: int = CHUNK,
+) -> Iterator[torch.Tensor]:
+    """The child's flattened tensor in order, in pieces [at most about `chunk`], each a tensor of its own in `dtype`.
 
-
-def _blend(row: Row, recipe: Recipe, ratio: float, flat: dict[str, torch.Tensor], part: slice) -> torch.Tensor:
-    a, b = flat["father"][part], flat["mother"][part]
-    if ratio in (0.0, 1.0):
-        return a if ratio == 0.0 else b
-    base = flat["ancestor"][part] if "ancestor" in flat and row.operator != "lerp" else None
-    if NEEDS_ANCESTOR[row.operator] and base is None:
-        raise LabError(f"{row.operator} needs a common ancestor; name one, or use dare, lerp or slerp")
-    how = Blend(row.operator, ratio, row.density_a, row.density_b, recipe.rescale, row.mix)
-    return blend(a, b, base, how, Draw(recipe.seed, row.name, part.start or 0))
-
-
-def _merge_router(row: Row, recipe: Recipe, flat: dict[str, torch.Tensor], experts: int) -> torch.Tensor:
-    """Rows of experts that stay the father's are his, centred and rescaled to the blended router's logit scale.
-
-    Without its row a revived expert would never be chosen (methods section 5, "router rows travel with their experts").
+    a, b, base: read father, mother and ancestor, each in its own dtype. fathers_rows: bool [rows of axis 0], rows
+    copied from the father whatever the recipe says. `chunk` is rounded up to whole blocks. Raises `LabError` naming
+    tensor and parent where a mergeable tensor holds NaN or Inf, where the operator needs an ancestor that is not
+    there, and where a number is too large for `dtype`.
     """
-    blended = _blend(row, recipe, row.ratio, flat, slice(None)).reshape(experts, -1).clone()
-    father = flat["father"].reshape(experts, -1)
-    centred = father - father.mean(0), blended - blended.mean(0)
-    scales = [block_dot(rows.flatten(), rows.flatten()) ** 0.5 for rows in centred]
-    revived = blended.mean(0) + centred[0] * (scales[1] / scales[0] if scales[0] else 1.0)
-    kept = [expert for expert, ratio in enumerate(row.expert_ratios or ()) if ratio == 0.0]
-    blended[kept] = revived[kept]
-    return blended.flatten()
+    chunk = max(-(-chunk // BLOCK), 1) * BLOCK
+    if row.action == "copy":
+        read, parent = (a, "father") if row.ratio == 0.0 or b is None else (b, "mother")
+        rounded = _copied(row, parent, read, dtype, prod(shape), chunk)
+    else:
+        assert b is not None
+        if NEEDS_ANCESTOR[row.operator] and base is None:
+            raise LabError(f"{row.operator} needs a common ancestor; name one, or use dare, lerp or slerp")
+        reads = (a, b) if base is None or row.operator not in USES_ANCESTOR else (a, b, base)
+        rounded = _packed(_merged(row, recipe, shape, reads, chunk), row.name, dtype, prod(shape), chunk)
+    if fathers_rows is None or not bool(fathers_rows.any()):
+        return rounded
+    return _with_fathers_rows(rounded, a, fathers_rows, prod(shape[1:]))
 
 
-def _float(tensor: torch.Tensor, name: str, parent: str) -> torch.Tensor:
-    flat = tensor.flatten().float()
-    finite = torch.isfinite(flat)
-    if not bool(finite.all()):
-        count = int((~finite).sum())
-        raise LabError(
-            f"{name} of the {parent} holds {count} NaN or Inf of {flat.numel():,} values; mend that checkpoint"
-        )
-    return flat
+def merge_tensor(
+    row: Row,
+    recipe: Recipe,
+    a: torch.Tensor,
+    b: torch.Tensor | None = None,
+    base: torch.Tensor | None = None,
+    *,
+    fathers_rows: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The child's tensor, shape and dtype of `a`, from whole tensors. Raises as `merge_chunks` does."""
+    reads = [None if tensor is None else _reader(tensor) for tensor in (b, base)]
+    pieces = merge_chunks(row, recipe, tuple(a.shape), a.dtype, _reader(a), *reads, fathers_rows=fathers_rows)
+    return torch.cat([a.new_empty(0), *pieces]).reshape(a.shape)
+
+
+def _reader(tensor: torch.Tensor) -> Read:
+    flat = tensor.flatten()
+    return lambda start, count: flat[start : start + count]
+
+
+def _copied(row: Row, parent: str, read: Read, dtype: torch.dtype, count: int, chunk: int) -> Iterator[torch.Tensor]:
+    for start in range(0, count, chunk):
+        piece = read(start, min(chunk, count - start))
+        if row.component and not all_finite(piece):
+            require_finite(row.name, parent, read, 0, count)
+        if piece.dtype == dtype:
+            yield piece
+        else:
+            rounded = piece.to(dtype)
+            yield _fitting(rounded, row.name) if all_finite(piece) else rounded
+
+
+def _merged(
+    row: Row, recipe: Recipe, shape: tuple[int, ...], reads: tuple[Read, ...], chunk: int
+) -> Iterator[torch.Tensor]:
+    """Pieces not yet rounded; a merged one is good until the next."""
+    how = How(row.operator, row.density_a, row.density_b, recipe.rescale, row.mix, recipe.seed, recipe.options)
+    whole = Stretch(row.name, reads, 0, prod(shape), shape[-1] if shape else 1, chunk)
+    shares = row.expert_ratios
+    if not whole.count:
+        return
+    if shares is None:
+        yield from _blended(whole, how, row.ratio)
+    elif row.role == "router":
+        yield from _router(whole, how, row.ratio, shares)
+    else:
+        size = whole.count // len(shares)
+        for expert, ratio in enumerate(shares):
+            yield from _blended(whole.part(expert * size, size), how, ratio)
+
+
+def _blended(stretch: Stretch, how: How, ratio: float) -> Iterator[torch.Tensor]:
+    if ratio in (0.0, 1.0):
+        yield from stretch.copied(int(ratio))
+        return
+    if how.operator in BY_ROWS:
+        stretch = stretch.by_rows()
+    blend, shows = BLENDS[how.operator](stretch, how), how.operator in SHOWS_IN_CHILD
+    for block in stretch.blocks(unchecked=shows):
+        child = blend(block, ratio)
+        if shows and not sums_finite(child):
+            stretch.require_finite()
+        yield child
+
+
+def _router(whole: Stretch, how: How, ratio: float, shares: tuple[float, ...]) -> Iterator[torch.Tensor]:
+    """One row an expert, each with its expert's share; a row that is one parent's whole gets the others' scale.
+
+    Such a row is that parent's, centred and rescaled to the logit scale of the router blended at the tensor's own
+    ratio: without its row a revived expert would never be chosen (methods section 5, "router rows travel with their
+    experts").
+    """
+    rows = replace(whole, width=whole.count // len(shares), block=whole.count // len(shares))
+    moved = {share: _revived(whole, how, ratio, len(shares), int(share)) for share in {0.0, 1.0} & {*shares} - {ratio}}
+    blend = BLENDS[how.operator](rows.by_rows(), how)
+    for expert, block in enumerate(rows.blocks()):
+        share = shares[expert]
+        if share in moved:
+            yield moved[share][expert]
+        elif share in (0.0, 1.0):
+            yield block.a if share == 0.0 else block.b
+        else:
+            yield blend(block, share)
+
+
+def _revived(whole: Stretch, how: How, ratio: float, experts: int, parent: int) -> torch.Tensor:
+    """float32 [experts, H]: a parent's router (0 the father's) around the blended one's mean row, at its scale."""
+    blended = torch.cat([piece.float() for piece in _blended(whole, how, ratio)]).view(experts, -1)
+    own = torch.cat([piece.float() for piece in whole.copied(parent)]).view(experts, -1)
+    mean = _mean_row(blended)
+    centred = own - _mean_row(own)
+    scales = [_norm(rows) for rows in (centred, blended - mean)]
+    return mean + centred * (scales[1] / scales[0] if scales[0] else 1.0)
+
+
+def _mean_row(rows: torch.Tensor) -> torch.Tensor:
+    """Added row by row: a sum over an axis may depend on the number of threads."""
+    total = torch.zeros_like(rows[0])
+    for row in rows:
+        total += row
+    return total / rows.shape[0]
+
+
+def _norm(rows: torch.Tensor) -> float:
+    return math.sqrt(math.fsum(float(part.square().sum()) for part in torch.split(rows.flatten(), SUMMED)))
+
+
+def _packed(
+    pieces: Iterator[torch.Tensor], name: str, dtype: torch.dtype, count: int, chunk: int
+) -> Iterator[torch.Tensor]:
+    """The same elements rounded to `dtype`, in tensors of `chunk` elements."""
+    done, filled = 0, 0
+    out = torch.empty(0, dtype=dtype)
+    for piece in pieces:
+        taken = 0
+        while taken < piece.numel():
+            if filled == out.numel():
+                if filled:
+                    yield _fitting(out, name)
+                out, filled = torch.empty(min(chunk, count - done), dtype=dtype, device=piece.device), 0
+            size = min(piece.numel() - taken, out.numel() - filled)
+            out[filled : filled + size].copy_(piece if size == piece.numel() else piece[taken : taken + size])
+            done, filled, taken = done + size, filled + size, taken + size
+    if filled:
+        yield _fitting(out, name)
+
+
+def _fitting(rounded: torch.Tensor, name: str) -> torch.Tensor:
+    """The tensor itself. Raises `LabError` when float16 was too small for it."""
+    if rounded.dtype == torch.float16 and not all_finite(rounded):
+        raise LabError(f"{name} holds numbers too large for {rounded.dtype}; use --dtype bfloat16 or float32")
+    return rounded
+
+
+def _with_fathers_rows(
+    pieces: Iterator[torch.Tensor], a: Read, fathers_rows: torch.Tensor, width: int
+) -> Iterator[torch.Tensor]:
+    """The pieces with the father's own elements in his rows."""
+    start = 0
+    for piece in pieces:
+        first, end = start // width, -(-(start + piece.numel()) // width)
+        rows = fathers_rows[first:end]
+        if bool(rows.any()):
+            mask = rows.to(piece.device).repeat_interleave(width)[start - first * width :][: piece.numel()]
+            yield torch.where(mask, a(start, piece.numel()), piece)
+        else:
+            yield piece
+        start += piece.numel()

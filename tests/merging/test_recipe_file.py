@@ -1,0 +1,169 @@
+"""`recipe.json`: what is written reads back as the very same recipe, and what cannot be trusted is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from darwin_lab.checkpoint.anatomy import read_anatomy
+from darwin_lab.checkpoint.opening import open_checkpoint
+from darwin_lab.errors import LabError
+from darwin_lab.merging.operators import OPERATORS
+from darwin_lab.merging.recipe import Recipe, Row, uniform_recipe
+from darwin_lab.merging.recipe_file import read_recipe_file, recipe_from_json, recipe_text, recipe_to_json
+
+SHARE = st.floats(0, 1).map(lambda number: round(number, 6))
+TEXT = st.text(max_size=12)
+
+
+@st.composite
+def a_row(draw: st.DrawFn, name: str) -> Row:
+    action = draw(st.sampled_from(["copy", "merge"]))
+    return Row(
+        name=name,
+        layer=draw(st.none() | st.integers(0, 200)),
+        role=draw(TEXT),
+        component=draw(st.sampled_from(["", "attn", "ffn", "embed", "global"])),
+        action=action,
+        ratio=draw(st.sampled_from([0.0, 1.0])) if action == "copy" else draw(SHARE),
+        operator=draw(st.sampled_from(OPERATORS)),
+        density_a=draw(SHARE),
+        density_b=draw(SHARE),
+        mix=draw(SHARE),
+        transplant=draw(st.sampled_from(["", "father", "mother"])),
+        expert_ratios=draw(st.none() | st.lists(SHARE, min_size=1, max_size=5).map(tuple)),
+        why=draw(TEXT),
+        numel=draw(st.integers(0, 1 << 40)),
+    )
+
+
+@st.composite
+def a_recipe(draw: st.DrawFn) -> Recipe:
+    names = draw(st.lists(TEXT, unique=True, max_size=6))
+    return Recipe(
+        rows={name: draw(a_row(name)) for name in names},
+        seed=draw(st.integers(-(1 << 70), 1 << 70)),
+        rescale=draw(st.sampled_from(["inverse", "l1", "none"])),
+        genome_hash=draw(TEXT),
+        prescription_hash=draw(TEXT),
+        vocabulary=draw(st.sampled_from(["same", "by-token"])),
+        expert_order=draw(st.dictionaries(st.integers(0, 99), st.permutations(range(4)).map(tuple), max_size=3)),
+        options=draw(st.dictionaries(st.sampled_from(["lambda", "gamma", "t"]), SHARE)),
+        warnings=tuple(draw(st.lists(TEXT, max_size=2))),
+    )
+
+
+@given(a_recipe())
+def test_any_recipe_comes_back_the_same_through_the_text_of_its_file(recipe: Recipe) -> None:
+    back = recipe_from_json(json.loads(recipe_text(recipe_to_json(recipe, {}))))
+    assert back == recipe
+    assert back.hash == recipe.hash
+
+
+@pytest.fixture
+def written(tiny_llama_pair: tuple[Path, Path, Path], tmp_path: Path) -> Path:
+    """The recipe.json of a dare_ties child with an ancestor."""
+    father, mother, ancestor = map(open_checkpoint, tiny_llama_pair)
+    recipe = uniform_recipe(read_anatomy(father), 0.4, "dare_ties", 0.5, seed=2)
+    data = recipe_to_json(recipe, {"father": father, "mother": mother, "ancestor": ancestor}, dtype="float32")
+    path = tmp_path / "recipe.json"
+    path.write_text(recipe_text(data))
+    return path
+
+
+def test_the_file_says_everything_the_bytes_depend_on_one_line_a_tensor(written: Path) -> None:
+    data = json.loads(written.read_text())
+    assert set(data) >= {"version", "recipe", "genome", "prescription", "parents", "seed", "rescale", "options",
+                         "vocabulary", "expert_order", "dtype", "versions", "rows"}  # fmt: skip
+    assert set(data["versions"]) == {"lab", "python", "torch", "transformers"}
+    lines = written.read_text().splitlines()
+    assert sum(line.startswith('  {"name": ') for line in lines) == len(data["rows"])
+
+
+def test_the_parents_of_a_file_are_found_and_proved(written: Path) -> None:
+    file = read_recipe_file(written)
+    parents = {role: open_checkpoint(parent.ref) for role, parent in file.parents.items()}
+    assert {role: parent.fingerprint for role, parent in parents.items()} == {
+        role: parent.fingerprint for role, parent in file.parents.items()
+    }
+    file.check_parents(parents)
+    with pytest.raises(LabError, match="mother is not the father of this recipe: its fingerprint is"):
+        file.check_parents({**parents, "father": parents["mother"]})
+    with pytest.raises(LabError, match="needs its ancestor ancestor; give --ancestor"):
+        file.check_parents({**parents, "ancestor": None})
+    assert read_recipe_file(written.parent).recipe == file.recipe
+
+
+def test_other_versions_of_what_bytes_depend_on_are_named(written: Path) -> None:
+    file = read_recipe_file(written)
+    assert file.other_versions() == {}
+    older = replace(file, versions={**file.versions, "torch": "1.0"})
+    assert list(older.other_versions()) == ["torch"]
+
+
+def change(path: Path, **changes: object) -> None:
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in {**data, **changes}.items() if value is not ...}))
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("version 1, this lab reads version 2", {"version": 1}),
+        ("version None", {"version": ...}),
+        ("has no rows", {"rows": ...}),
+        ("the file was changed", {"seed": 3}),
+        ("the file was changed", {"recipe": "0123456789ab"}),
+        ("seed is '3'", {"seed": "3"}),
+        ("vocabulary is 'union'", {"vocabulary": "union"}),
+        ("options is", {"options": {"lambda": "NaN"}}),
+        ("expert_order names layer 'x'", {"expert_order": {"x": [0]}}),
+        ("expert_order is", {"expert_order": {"0": ["a"]}}),
+        ("dtype is 'int8'", {"dtype": "int8"}),
+        ("does not name its father and mother", {"parents": {}}),
+        ("parents is", {"parents": {"father": 1}}),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused_by_name(written: Path, words: str, changes: dict) -> None:
+    change(written, **changes)
+    with pytest.raises(LabError, match=words) as caught:
+        read_recipe_file(written)
+    assert str(written) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("ratio is 'half'", {"ratio": "half"}),
+        ("ratio is 'nan'", {"ratio": float("nan")}),
+        ("unknown key 'sharpness'", {"sharpness": 1}),
+        ("role is missing", {"role": ...}),
+        ("copy at ratio 0.4 makes no sense", {"action": "copy"}),
+        ("expert_ratios is", {"expert_ratios": [0.1, None]}),
+        ("layer is '1.5'", {"layer": 1.5}),
+    ],
+)
+def test_a_row_that_makes_no_sense_is_refused_by_name(written: Path, words: str, changes: dict) -> None:
+    data = json.loads(written.read_text())
+    row = {key: value for key, value in {**data["rows"][3], **changes}.items() if value is not ...}
+    change(written, rows=[*data["rows"][:3], row, *data["rows"][4:]])
+    with pytest.raises(LabError, match=words) as caught:
+        read_recipe_file(written)
+    assert row["name"] in str(caught.value)
+
+
+def test_rows_edited_by_hand_are_taken_once_the_hash_is_out(written: Path) -> None:
+    change(written, seed=77, recipe=...)
+    assert read_recipe_file(written).recipe.seed == 77
+
+
+def test_no_file_and_no_json_are_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="no recipe"):
+        read_recipe_file(tmp_path / "recipe.json")
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(LabError, match="is not JSON"):
+        read_recipe_file(tmp_path)

@@ -1,8 +1,9 @@
 """Writes a virtual child to disk: the father's names, shapes, dtypes, shards and side files.
 
-Takes a child and a target folder, gives the finished folder. Everything goes to
-`.NAME.partial-<recipe hash>` beside the target, which is renamed at the very end; an error or a cancel
-removes it. Never goes through `save_pretrained`, which changes layouts and drops tensors.
+Takes a child and a target folder, gives the finished folder. The child streams through in pieces, so memory does not
+grow with the model. Everything goes to a hidden folder beside the target, which is renamed at the very end; an error
+or a cancel removes it, and after a kill the same export goes on at the last whole shard. Never goes through
+`save_pretrained`, which changes layouts and drops tensors.
 """
 
 import contextlib
@@ -10,22 +11,29 @@ import errno
 import json
 import os
 import shutil
-import struct
+import time
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from queue import Empty, Queue
+from threading import Event, Thread
+from typing import Any
 
 import torch
 
-from darwin_lab.checkpoint.checkpoint import INDEX_FILE, torch_dtype
-from darwin_lab.checkpoint.header import BYTES_PER_ELEMENT, TensorInfo
-from darwin_lab.engine.card import model_card
+from darwin_lab import __version__
+from darwin_lab.checkpoint.checkpoint import INDEX_FILE
+from darwin_lab.engine.card import CardNotes, people, write_card
 from darwin_lab.engine.child import Child
+from darwin_lab.engine.partial import Partial
+from darwin_lab.engine.shards import Shard, plan_shards, write_shard
 from darwin_lab.errors import LabError
-from darwin_lab.progress import Tick, silent
+from darwin_lab.merging.recipe_file import RECIPE_FILE, recipe_text, recipe_to_json
+from darwin_lab.progress import Tick, part, silent
 
-RECIPE_FILE = "recipe.json"
-CHILD_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 _SPARE_BYTES = 1 << 20
+_READING_SHARE, _WEIGHTS_SHARE = 0.08, 0.98
+Written = Generator[tuple[int, str], None, None]
+"""(bytes, tensor name) of each piece as it is written."""
 
 
 def check_target(out: Path, *, overwrite: bool) -> None:
@@ -43,139 +51,183 @@ def check_target(out: Path, *, overwrite: bool) -> None:
 
 
 def export_child(
-    child: Child, out: Path, *, overwrite: bool = False, dtype: str | None = None, notes: str = "", tick: Tick = silent
+    child: Child,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    dtype: str | None = None,
+    shard_size: int | None = None,
+    devices: Sequence[str] = ("cpu",),
+    genome: Mapping[str, Any] | None = None,
+    notes: CardNotes | None = None,
+    tick: Tick = silent,
 ) -> Path:
-    """Writes the child and returns `out`. `dtype` (bfloat16, float16, float32) overrides the father's floats.
+    """Writes the child and returns `out`.
 
-    `notes` is markdown that goes into the model card. Raises `LabError` before the first byte for a bad target or
-    too little space, and when a parent's tensor is not finite; nothing is left behind.
+    `dtype` (bfloat16, float16, float32) overrides the father's floats, `shard_size` (bytes) his shards. Shards go
+    round-robin to `devices`, which do the arithmetic side by side; the bytes do not depend on them (measured with
+    several CPU workers; no GPU has been measured). `genome` (JSON) is kept in `recipe.json`, `notes` go into the model
+    card. Raises `LabError` before the first byte for a bad target, device or too little space, and when a parent's
+    tensor is not finite; nothing is left behind.
     """
-    if dtype is not None and dtype not in CHILD_DTYPES:
-        raise LabError(f"unknown dtype {dtype!r}; choose {', '.join(CHILD_DTYPES)}")
+    started = time.monotonic()
     out = out.absolute()
     check_target(out, overwrite=overwrite)
+    check_devices(devices)
     _check_apart(child, out)
-    shards = {file: _layout(child, file, dtype) for file in child.father.files}
-    total = sum(info.nbytes for shard in shards.values() for info in shard)
-    _check_space(out, total)
-    partial = out.parent / f".{out.name}.partial-{child.recipe.hash}"
-    shutil.rmtree(partial, ignore_errors=True)
+    shards = plan_shards(child.father, dtype, shard_size)
+    _check_space(out, shards, child)
+    parents = list(people(child).values())
+    for place, parent in enumerate(parents):
+        parent.read_through(
+            part(tick, _READING_SHARE * place / len(parents), _READING_SHARE * (place + 1) / len(parents))
+        )
+    identity = {"version": 1, "lab": __version__, "recipe": child.recipe.hash, "parents": child.parents, "dtype": dtype}
     try:
-        partial.mkdir(parents=True)
-        done = 0
-        for file, infos in shards.items():
-            with (partial / file).open("wb") as stream:
-                _write_header(stream, infos)
-                for info in infos:
-                    tick(done / max(total, 1), f"writing {info.name}")
-                    tensor = _cast(child.read(info.name), torch_dtype(info.dtype), info.name).contiguous()
-                    stream.write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
-                    done += info.nbytes
-                stream.flush()
-                os.fsync(stream.fileno())
-        _write_side_files(child, partial, total, dtype, notes)
-        _put_in_place(partial, out)
+        partial = Partial(out, child.recipe.hash, json.loads(json.dumps(identity)), shards)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LabError(
-                f"no space left for {out} ({total / 1e6:.0f} MB needed); free some and run it again"
-            ) from None
-        raise LabError(f"cannot write {out}: {error.strerror or type(error).__name__}; choose another --out") from None
+        raise _write_error(out, shards, error) from None
+    try:
+        _write_weights(child, shards, partial, devices, part(tick, _READING_SHARE, _WEIGHTS_SHARE))
+        _write_side_files(child, partial.folder, shards, dtype, shard_size)
+        record = recipe_to_json(child.recipe, people(child), dtype=dtype, genome=genome)
+        (partial.folder / RECIPE_FILE).write_text(recipe_text(record), encoding="utf-8")
+        tick(_WEIGHTS_SHARE, "writing the model card")
+        write_card(child, partial.folder, time.monotonic() - started, notes)
+        check_target(out, overwrite=overwrite)
+        partial.finish()
+    except OSError as error:
+        partial.remove()
+        raise _write_error(out, shards, error) from None
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        partial.remove()
         raise
     tick(1.0, f"wrote {out}")
     return out
 
 
-def _check_apart(child: Child, out: Path) -> None:
-    """Raises `LabError` when `out` is, holds or lies inside the folder of a parent or the ancestor."""
-    target = out.resolve()
-    for parent in (child.father, child.mother, child.ancestor):
-        folder = parent.folder.resolve() if parent else None
-        if folder and (target.is_relative_to(folder) or folder.is_relative_to(target)):
-            raise LabError(f"{out} is or holds the folder of a parent ({folder}); choose another --out")
+def check_devices(devices: Sequence[str]) -> None:
+    """Raises `LabError` for a device this machine or its torch does not have."""
+    if not devices:
+        raise LabError("no device given; write cpu, or cuda:0,cuda:1 for several")
+    for name in devices:
+        try:
+            torch.empty(1, device=name).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError):
+            raise LabError(f"no device {name!r} here; choose cpu, or cuda:0 on a machine with a GPU") from None
 
 
-def _put_in_place(partial: Path, out: Path) -> None:
-    """Renames; an earlier child steps aside first, so that it is lost only once the new one is there."""
-    aside = out.parent / f"{partial.name}.old"
-    if out.is_dir():
-        out.rename(aside)
-    partial.rename(out)
-    shutil.rmtree(aside, ignore_errors=True)
+def _write_weights(child: Child, shards: Sequence[Shard], partial: Partial, devices: Sequence[str], tick: Tick) -> None:
+    """Every shard that is not whole yet, with the bytes so far and the time left in the words of the tick."""
+    total = sum(shard.data_bytes for shard in shards)
+    missing = [shard for shard in shards if shard.file not in partial.whole]
+    kept = done = total - sum(shard.data_bytes for shard in missing)
+    if len(devices) == 1:
+        events = _in_turn(child, missing, partial.folder, devices[0])
+    else:
+        lanes = [missing[lane :: len(devices)] for lane in range(len(devices))]
+        events = _side_by_side(child, lanes, partial.folder, devices)
+    started = time.monotonic()
+    tick(done / max(total, 1), f"writing {len(missing)} shards, {_amount(total - done, total)} to go")
+    with contextlib.closing(events):
+        for count, name in events:
+            done += count
+            pace = (done - kept) / max(time.monotonic() - started, 1e-6)
+            left = _duration((total - done) / pace)
+            words = f"{_amount(done, total)} of {_amount(total, total)} written, {left} left ({name})"
+            tick(done / max(total, 1), words)
 
 
-def _cast(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
-    """The tensor in `dtype`. Raises `LabError` when a number is too large for it."""
-    cast = tensor.to(dtype)
-    if cast.dtype != tensor.dtype and bool((torch.isfinite(tensor) & ~torch.isfinite(cast)).any()):
-        raise LabError(f"{name} holds numbers too large for {dtype}; use bfloat16 or float32")
-    return cast
+def _in_turn(child: Child, shards: Sequence[Shard], folder: Path, device: str) -> Written:
+    for shard in shards:
+        yield from write_shard(child, shard, folder, device)
 
 
-def _layout(child: Child, file: str, dtype: str | None) -> list[TensorInfo]:
-    """The tensors of one shard in the father's order, with the bytes they will have."""
-    infos, position = [], 0
-    for info in child.father.tensors.values():
-        if info.file != file:
-            continue
-        name = CHILD_DTYPES[dtype] if dtype and info.is_float else info.dtype
-        end = position + info.numel * BYTES_PER_ELEMENT[name]
-        infos.append(TensorInfo(info.name, name, info.shape, file, position, end))
-        position = end
-    return infos
+def _side_by_side(child: Child, lanes: Sequence[Sequence[Shard]], folder: Path, devices: Sequence[str]) -> Written:
+    """One thread a device, each writing its own shards; what they report comes out in the caller's thread.
+
+    The first error of a thread is raised here; whenever the caller stops, the threads stop at their next piece.
+    """
+    reports: Queue[tuple[int, str] | BaseException | None] = Queue(maxsize=2 * len(devices))
+    stop = Event()
+
+    def work(shards: Sequence[Shard], device: str) -> None:
+        try:
+            for shard in shards:
+                for written in write_shard(child, shard, folder, device):
+                    reports.put(written)
+                    if stop.is_set():
+                        return
+        except BaseException as error:
+            reports.put(error)
+        finally:
+            reports.put(None)
+
+    threads = [Thread(target=work, args=lane, daemon=True) for lane in zip(lanes, devices, strict=True)]
+    for thread in threads:
+        thread.start()
+    try:
+        running = len(threads)
+        while running:
+            report = reports.get()
+            if report is None:
+                running -= 1
+            elif isinstance(report, BaseException):
+                raise report
+            else:
+                yield report
+    finally:
+        stop.set()
+        while any(thread.is_alive() for thread in threads):
+            with contextlib.suppress(Empty):
+                reports.get(timeout=0.01)
 
 
-def _write_header(stream: BinaryIO, infos: list[TensorInfo]) -> None:
-    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    for info in infos:
-        table[info.name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [info.start, info.end]}
-    raw = json.dumps(table, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
-    stream.write(struct.pack("<Q", len(raw)) + raw)
-
-
-def _write_side_files(child: Child, folder: Path, total: int, dtype: str | None, notes: str) -> None:
+def _write_side_files(
+    child: Child, folder: Path, shards: Sequence[Shard], dtype: str | None, shard_size: int | None
+) -> None:
+    """The father's files verbatim; config and index only where a dtype or a shard size changes what they say."""
     for name in child.father.side_files:
         shutil.copyfile(child.father.folder / name, folder / name)
     if dtype is not None:
         config = {**child.config, "dtype": dtype}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     index = child.father.folder / INDEX_FILE
-    if index.is_file():
+    data: dict[str, Any] = {"weight_map": {info.name: shard.file for shard in shards for info in shard.tensors}}
+    if shard_size is None and index.is_file():
         data = json.loads(index.read_text(encoding="utf-8"))
-        data.setdefault("metadata", {})["total_size"] = total
-        (folder / INDEX_FILE).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    (folder / RECIPE_FILE).write_text(json.dumps(recipe_record(child, dtype), indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(child, notes), encoding="utf-8")
+    elif len(shards) == 1:
+        return
+    total = sum(shard.data_bytes for shard in shards)
+    data["metadata"] = {**data.get("metadata", {}), "total_size": total}
+    (folder / INDEX_FILE).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def recipe_record(child: Child, dtype: str | None = None) -> dict[str, object]:
-    """What `recipe.json` holds: everything the bytes depend on, and one row a tensor."""
-    people = {"father": child.father, "mother": child.mother, "ancestor": child.ancestor}
-    return {
-        "version": 1,
-        "recipe": child.recipe.hash,
-        "genome": child.recipe.genome_hash,
-        "prescription": child.recipe.prescription_hash,
-        "seed": child.recipe.seed,
-        "rescale": child.recipe.rescale,
-        "dtype": dtype or "the father's",
-        "parents": {
-            role: {"name": parent.name, "fingerprint": parent.fingerprint} for role, parent in people.items() if parent
-        },
-        "rows": child.recipe.to_rows(),
-    }
+def _check_apart(child: Child, out: Path) -> None:
+    """Raises `LabError` when `out` is, holds or lies inside the folder of a parent or the ancestor."""
+    target = out.resolve()
+    for parent in people(child).values():
+        folder = parent.folder.resolve()
+        if target.is_relative_to(folder) or folder.is_relative_to(target):
+            raise LabError(f"{out} is or holds the folder of a parent ({folder}); choose another --out")
 
 
-def _check_space(out: Path, total: int) -> None:
+def _check_space(out: Path, shards: Sequence[Shard], child: Child) -> None:
+    """Raises `LabError` when the shards that are not there yet do not fit on the disk."""
+    left = out.parent / f".{out.name}.partial-{child.recipe.hash}"
+    needed = sum(shard.data_bytes for shard in shards if not (left / shard.file).is_file())
     free = shutil.disk_usage(_existing(out.parent)).free
-    if free < total + _SPARE_BYTES:
+    if free < needed + _SPARE_BYTES:
         raise LabError(
-            f"no space left for {out}: {total / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free; free some first"
+            f"no space left for {out}: {needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free; free some first"
         )
+
+
+def _write_error(out: Path, shards: Sequence[Shard], error: OSError) -> LabError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        needed = sum(shard.data_bytes for shard in shards) / 1e6
+        return LabError(f"no space left for {out} ({needed:.0f} MB needed); free some and run it again")
+    return LabError(f"cannot write {out}: {error.strerror or type(error).__name__}; choose another --out")
 
 
 def _existing(folder: Path) -> Path:
@@ -184,3 +236,15 @@ def _existing(folder: Path) -> Path:
     with contextlib.suppress(StopIteration):
         return next(path for path in (folder, *folder.parents) if path.is_dir())
     return Path("/")
+
+
+def _amount(count: float, total: float) -> str:
+    """Bytes in the unit that suits `total`."""
+    unit, size = next(((name, size) for name, size in (("GB", 1e9), ("MB", 1e6)) if total >= size), ("KB", 1e3))
+    return f"{count / size:.1f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -6,35 +6,58 @@ this room only knows which parameter a tensor name on disk lands in.
 
 import re
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from darwin_lab.checkpoint.anatomy import classify, layer_of
+from darwin_lab.checkpoint.naming import common_name, expert_name, joined
 from darwin_lab.engine.child import Child
 from darwin_lab.engine.source import Source
 from darwin_lab.errors import LabError
 
-_PER_EXPERT = re.compile(r"^(.*\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight$")
-_HALF = {"gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "down_proj": "down", "w2": "down"}
 CHUNK = 16
 """Tokens a chunk of a gated delta net at most, on the CPU."""
-_NOT_LOADED = re.compile(r"(?:^|\.)(?:mtp|visual|vision_tower|audio_tower)\.")
+
+
+class Place(NamedTuple):
+    """Where a tensor lands: the parameter at `path`, one `expert` of it, or the first or second `half` of that."""
+
+    path: str
+    expert: int | None = None
+    half: int | None = None
+
+    def view(self, whole: torch.Tensor) -> torch.Tensor:
+        """That part of the parameter."""
+        part = whole if self.expert is None else whole[self.expert]
+        return part if self.half is None else part.chunk(2)[self.half]
 
 
 class Resident:
     """`model` (eval, no gradients), `tokenizer`, and `lock` for whoever hooks into it.
 
-    `fingerprint` names the source whose weights it has now.
+    `fingerprint` names the source whose weights it has now, `dtype` is what it computes in.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, source: Source, device: torch.device) -> None:
-        self.model, self.tokenizer, self.device = model, tokenizer, device
+    streamed = False
+    state_bytes = 0
+    """What the states of all batches of a sweep may take; 0 = one batch a sweep."""
+    spill: Path | None = None
+    """A folder for the states of a sweep, instead of memory."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, source: Source, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.model, self.tokenizer, self.device, self.dtype = model, tokenizer, device, dtype
         self.lock = threading.RLock()
         self.fingerprint = source.fingerprint
         self._source: Source = source
         state = model.state_dict(keep_vars=True)
+        self.paths = {common_name(path): path for path in state if classify(path)[0] == "text"}
         self._slots: dict[str, torch.Tensor] = dict(state)
         if device.type == "cpu":
             _fit_chunks(model)
@@ -42,42 +65,28 @@ class Resident:
     @staticmethod
     def load(source: Source, device: str = "cpu", dtype: torch.dtype = torch.float32) -> "Resident":
         """Loads all of `source`. Raises `LabError` when transformers cannot, or weights are missing or left over."""
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-        quieten()
+        model_class, config = text_model(source)
         try:
-            config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-            with torch.device("meta"):
-                model_class = type(AutoModelForCausalLM.from_config(config))
-            state = {name: source.read(name) for name in source.names}
-            for name, tensor in state.items():
-                if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
-                    raise LabError(f"{name} of {source.name} holds NaN; mend or download that checkpoint again")
+            state = {}
+            for name in source.names:
+                if is_loaded(name, config):
+                    state[_in_text_model(name, source)] = source.read(name)
+                    require_no_nan(name, state[_in_text_model(name, source)], source)
             model, report = model_class.from_pretrained(
                 None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
             )
         except (ValueError, OSError, KeyError, ImportError, RuntimeError) as error:
-            words = str(error).strip().splitlines() or [""]
-            raise LabError(f"transformers cannot load {source.name}: {words[0][:200]}") from error
-        missing = sorted(report["missing_keys"])
-        extra = sorted(name for name in report["unexpected_keys"] if not _NOT_LOADED.search(name))
-        if missing or extra:
-            what = f"{len(missing)} missing, {len(extra)} left over, first {(missing + extra)[0]}"
-            raise LabError(
-                f"the weights of {source.name} do not fit its config ({what}); is config.json the right one?"
-            )
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
-        except (ValueError, OSError, KeyError, ImportError) as error:
-            raise LabError(
-                f"{source.folder} has no tokenizer that loads; copy tokenizer.json beside the weights"
-            ) from error
+            raise cannot_load(source, error) from error
+        require_all(source, sorted(report["missing_keys"]), sorted(report["unexpected_keys"]))
         where = torch.device(device)
         model = model.to(where).eval().requires_grad_(False)
-        return Resident(model, tokenizer, source, where)
+        return Resident(model, text_tokenizer(source), source, where, dtype)
 
     def become(self, source: Source) -> None:
-        """Rewrites the weights in place so that this is `source`; costs only what differs. Ties survive."""
+        """Rewrites the weights in place so that this is `source`; costs only what differs. Ties survive.
+
+        Raises `LabError` for a tensor of the language model that this model has no place for.
+        """
         if source.fingerprint == self.fingerprint:
             return
         names = self._changed_names(source)
@@ -87,27 +96,54 @@ class Resident:
                 slot = self.slot(name)
                 if slot is not None:
                     slot.copy_(source.read(name))
+                elif not self.ignores(name):
+                    raise LabError(f"{source.name} has {name}, this model does not; load {source.name} by itself")
         self._source, self.fingerprint = source, source.fingerprint
 
     def slot(self, name: str) -> torch.Tensor | None:
         """The part of a parameter that the tensor `name` of a checkpoint lands in; None when this model has none."""
-        if _NOT_LOADED.search(name):
+        place = self.place(name)
+        return None if place is None else place.view(self.tensor(place.path))
+
+    def place(self, name: str) -> "Place | None":
+        """Where the tensor `name` of a checkpoint lands; None when this model has no place for it."""
+        if classify(name)[0] != "text":
             return None
-        name = name.replace(".block_sparse_moe.", ".mlp.")
-        for candidate in (name, name.replace("model.language_model.", "model.", 1)):
-            if candidate in self._slots:
-                return self._slots[candidate].data
-        match = _PER_EXPERT.match(name.replace("model.language_model.", "model.", 1))
-        if match is None:
+        name = common_name(name)
+        if name in self.paths:
+            return Place(self.paths[name])
+        parts = expert_name(name)
+        if parts is None or parts.expert is None:
             return None
-        experts, number, half = match.group(1), int(match.group(2)), _HALF[match.group(3)]
-        fused = self._slots.get(f"{experts}.down_proj" if half == "down" else f"{experts}.gate_up_proj")
-        if fused is None:
-            return None
-        if half == "down":
-            return fused.data[number]
-        width = fused.shape[1] // 2
-        return fused.data[number, :width] if half == "gate" else fused.data[number, width:]
+        whole = self.paths.get(joined(parts._replace(expert=None)))
+        if whole is not None:
+            return Place(whole, parts.expert)
+        both = self.paths.get(joined(parts._replace(expert=None, half="gate_up_proj")))
+        return None if both is None else Place(both, parts.expert, ("gate_proj", "up_proj").index(parts.half))
+
+    def ignores(self, name: str) -> bool:
+        """Whether `name` is none of the language model's weights: a tower, an MTP head, keys that are never read."""
+        return not is_loaded(name, self.model.config) or any(
+            re.search(pattern, known)
+            for pattern in self.model._keys_to_ignore_on_load_unexpected or ()
+            for known in (name, common_name(name))
+        )
+
+    def tensor(self, path: str) -> torch.Tensor:
+        """The parameter or buffer at `path` of the model, as a view."""
+        return self._slots[path].data
+
+    def embedding(self) -> AbstractContextManager[None]:
+        """Within, the embedding is in memory; a resident model always is."""
+        return nullcontext()
+
+    def layer(self, index: int) -> AbstractContextManager[nn.Module]:
+        """Within, decoder layer `index` is in memory."""
+        return nullcontext(self.decoder_layers[index])
+
+    def head(self) -> AbstractContextManager[None]:
+        """Within, the last norm and the output matrix are in memory."""
+        return nullcontext()
 
     @property
     def backbone(self) -> Any:
@@ -133,6 +169,12 @@ class Resident:
         """The longest input the config allows, in tokens."""
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
+
+    @property
+    def state_bytes_per_token(self) -> int:
+        """What one padded token takes in a sweep: a hidden state a branch."""
+        hidden: int = self.model.config.get_text_config().hidden_size
+        return (self.layers + 1) * hidden * self.dtype.itemsize
 
     def hidden(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """[B, T, H]: hidden states after the last norm."""
@@ -168,6 +210,66 @@ class Resident:
         ):
             return list(source.names)
         return [name for name, row in source.recipe.rows.items() if row.decision != now.recipe.rows[name].decision]
+
+
+def text_model(source: Source) -> tuple[Any, Any]:
+    """(class, config) of the model that reads text; of a multimodal wrapper the language model alone.
+
+    Raises `LabError` when transformers does not know the architecture.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    quieten()
+    try:
+        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False).get_text_config()
+        if not any(classify(name)[1] == "lm_head" for name in source.names):
+            config.tie_word_embeddings = True
+        with torch.device("meta"):
+            return type(AutoModelForCausalLM.from_config(config)), config
+    except (ValueError, OSError, KeyError, ImportError, RuntimeError, AttributeError) as error:
+        raise cannot_load(source, error) from error
+
+
+def text_tokenizer(source: Source) -> Any:
+    """The tokenizer beside the weights. Raises `LabError` when there is none that loads."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        raise LabError(
+            f"{source.folder} has no tokenizer that loads; copy tokenizer.json beside the weights"
+        ) from error
+
+
+def require_no_nan(name: str, tensor: torch.Tensor, source: Source) -> None:
+    """Raises `LabError` naming a weight that holds NaN."""
+    if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+        raise LabError(f"{name} of {source.name} holds NaN; mend or download that checkpoint again")
+
+
+def cannot_load(source: Source, error: Exception) -> LabError:
+    """transformers' complaint in one line."""
+    words = str(error).strip().splitlines() or [""]
+    return LabError(f"transformers cannot load {source.name}: {words[0][:200]}")
+
+
+def require_all(source: Source, missing: list[str], extra: list[str]) -> None:
+    """Raises `LabError` unless every weight of the model was there and none was left over."""
+    if missing or extra:
+        what = f"{len(missing)} missing, {len(extra)} left over, first {(missing + extra)[0]}"
+        raise LabError(f"the weights of {source.name} do not fit its config ({what}); is config.json the right one?")
+
+
+def is_loaded(name: str, config: Any) -> bool:
+    """False for towers, and for decoder layers beyond the config's, which are a multi-token-prediction head."""
+    layer = layer_of(name)
+    return classify(name)[0] == "text" and (layer is None or layer < config.num_hidden_layers)
+
+
+def _in_text_model(name: str, source: Source) -> str:
+    """`name` as the language model alone has it."""
+    return common_name(name) if "text_config" in source.config else name
 
 
 def _fit_chunks(model: nn.Module) -> None:

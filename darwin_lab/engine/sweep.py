@@ -1,19 +1,26 @@
-"""Layer sweeps: many branches of one batch through the model, layer by layer, each weight used once.
+"""Layer sweeps: many branches of some batches through the model, layer by layer, each weight fetched once.
 
-Takes a resident model and a padded batch, gives hidden states. Hooks repeat a layer's own arguments for the
-branches, so masks, rotary embeddings and shared state stay transformers' business. Knows no probes and no scores.
+Takes a model (resident, or streamed one layer at a time) and padded batches, gives hidden states. Layer by layer, all
+branches of a batch run as one long batch, a stretch of rows at a time. Knows no probes and no scores.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from darwin_lab.engine.replay import Replay, Shared, hidden_of, hooks, record
 from darwin_lab.engine.resident import Resident
+from darwin_lab.errors import LabError
 from darwin_lab.progress import Tick, silent
+
+TOKENS_AT_ONCE = 512
+"""Padded tokens a layer computes on at once: enough to fill its matrices, few enough to stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -27,187 +34,226 @@ class Routing:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """One plain pass: `inputs` and `outputs` of every layer [L][B, T, H], `final` after the last norm [B, T, H]."""
+class Step:
+    """One layer of the plain pass of one batch: its input and output [B, T, H], and what its experts did.
 
-    inputs: list[torch.Tensor]
-    outputs: list[torch.Tensor]
-    final: torch.Tensor
-    routing: list[Routing]
+    `after` is overwritten by the next layer: copy what you keep.
+    """
+
+    layer: int
+    batch: int
+    before: torch.Tensor
+    after: torch.Tensor
+    routing: tuple[Routing, ...]
 
 
-@torch.inference_mode()
-def observe(resident: Resident, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Observation:
-    """Hidden states and expert routing of one plain pass over [B, T] tokens."""
-    inputs: list[torch.Tensor] = []
-    outputs: list[torch.Tensor] = []
+Watch = Callable[[Step], None]
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        inputs.append(_hidden_argument(args, kwargs).clone())
 
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        outputs.append(_hidden_of(output).clone())
+@dataclass
+class Front:
+    """How far a sweep has come: `layer` is the next to run, `states[b]` [L + 1, B, T, H] with `layer + 1` branches
+    filled, 0 the plain pass. Whole between two layers only: one that an error stopped cannot go on."""
 
-    with resident.lock, _hooks() as hooks:
-        for layer in resident.decoder_layers:
-            hooks.append(layer.register_forward_pre_hook(before, with_kwargs=True))
-            hooks.append(layer.register_forward_hook(after))
-        routing = _watch_experts(resident, hooks)
-        final = resident.hidden(input_ids, attention_mask)
-    shape = input_ids.shape
-    return Observation(inputs, outputs, final, [_shaped(seen, shape) for seen in routing if seen.chosen])
+    replays: list[Replay]
+    states: list[torch.Tensor]
+    layer: int = 0
+    rows_at_once: dict[int, int] = field(default_factory=dict)
+    """Batch -> rows of one call, once memory has run out with more."""
 
 
 @torch.inference_mode()
+def start_sweep(
+    model: Resident, batches: Sequence[tuple[torch.Tensor, torch.Tensor]], spill: Path | None = None
+) -> Front:
+    """The front before the first layer, of batches (input_ids, attention_mask) [B, T].
+
+    With `spill`, an existing folder, the states lie in files there (one a batch) that the system maps into memory.
+    """
+    with model.lock, model.embedding():
+        replays = [record(model, ids, mask) for ids, mask in batches]
+    states = []
+    for number, replay in enumerate(replays):
+        embedded = replay.embedded
+        shape = (model.layers + 1, *embedded.shape)
+        if spill is None:
+            states.append(embedded.new_empty(shape))
+        else:
+            file, size = str(spill / f"states-{number}.bin"), prod(shape)
+            states.append(torch.from_file(file, shared=True, size=size, dtype=embedded.dtype).reshape(shape))
+        states[-1][0] = embedded
+    return Front(replays, states)
+
+
+@torch.inference_mode()
+def advance(model: Resident, front: Front, watch: Watch | None = None, donor: Resident | None = None) -> None:
+    """Runs the next layer on every branch of every batch; the branch without it (or with the donor's) joins.
+
+    Raises `LabError` when memory runs out even with one row at a time.
+    """
+    index = front.layer
+    with (
+        model.lock,
+        donor.lock if donor is not None else nullcontext(),
+        model.layer(index) as layer,
+        donor.layer(index) if donor is not None else nullcontext() as other,
+    ):
+        for number, replay in enumerate(front.replays):
+            states, texts = front.states[number], len(replay.input_ids)
+            plain = states[0].clone()
+            joining, left = plain, Shared()
+            if other is not None:
+                joining, left = replay.run(other, index, plain, 0)
+            routing = _advance_batch(front, number, layer, watch is not None)
+            states[index + 1] = joining
+            for key, stored in left.items():
+                replay.shared[key] = tuple(
+                    torch.cat([mine[: (index + 1) * texts], new])
+                    for mine, new in zip(replay.shared[key], stored, strict=True)
+                )
+            if watch is not None:
+                watch(Step(index, number, plain, states[0], routing))
+    front.layer += 1
+
+
+@torch.inference_mode()
+def finish(front: Front, number: int) -> torch.Tensor:
+    """[L + 1, B, T, H]: the states of a batch after the last norm, in place of those before it."""
+    replay, states = front.replays[number], front.states[number]
+    for branch in range(len(states)):
+        states[branch] = replay.finish(states[branch])
+    return states
+
+
 def skip_sweep(
-    resident: Resident, input_ids: torch.Tensor, attention_mask: torch.Tensor, tick: Tick = silent
+    resident: Resident,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    tick: Tick = silent,
+    watch: Watch | None = None,
 ) -> torch.Tensor:
     """[L + 1, B, T, H] normed final hidden states: 0 is the plain pass, 1 + j the pass without layer j.
 
-    At layer j the branches so far run as one batch, then the plain input of layer j joins them as "j skipped".
+    At layer j the branches so far run, then the plain input of layer j joins them as "j skipped".
     """
-    return _sweep(resident, input_ids, attention_mask, lambda layer, args, kwargs, plain: plain, tick)
+    return _whole(resident, input_ids, attention_mask, tick, watch, None)
 
 
-@torch.inference_mode()
 def swap_sweep(
     resident: Resident, donor: Resident, input_ids: torch.Tensor, attention_mask: torch.Tensor, tick: Tick = silent
 ) -> torch.Tensor:
     """[L + 1, B, T, H]: 0 is the plain pass, 1 + j the pass with the donor's layer j in the resident's stream."""
-    donors = donor.decoder_layers
-
-    def swapped(layer: int, args: tuple[Any, ...], kwargs: dict[str, Any], plain: torch.Tensor) -> torch.Tensor:
-        return _hidden_of(donors[layer](plain, *args, **kwargs))
-
-    with donor.lock:
-        return _sweep(resident, input_ids, attention_mask, swapped, tick)
+    return _whole(resident, input_ids, attention_mask, tick, None, donor)
 
 
-Branch = Callable[[int, tuple[Any, ...], dict[str, Any], torch.Tensor], torch.Tensor]
-
-
-def _sweep(
-    resident: Resident, input_ids: torch.Tensor, attention_mask: torch.Tensor, branch: Branch, tick: Tick
+def _whole(
+    model: Resident,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    tick: Tick,
+    watch: Watch | None,
+    donor: Resident | None,
 ) -> torch.Tensor:
-    batch, layers = input_ids.shape[0], resident.decoder_layers
-
-    def watch(index: int, layer: nn.Module) -> list[Any]:
-        joining: list[torch.Tensor] = []
-
-        def before(
-            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            tick(index / len(layers), f"layer {index}")
-            hidden = _hidden_argument(args, kwargs)
-            plain = hidden[:batch].clone()
-            rest = {key: value for key, value in kwargs.items() if key != "hidden_states"}
-            joining.append(branch(index, args[1:], dict(rest), plain))
-            copies = hidden.shape[0] // batch
-            _grow_shared(rest.get("shared_kv_states"), batch, copies)
-            grown = {
-                key: value if key == "shared_kv_states" else _grow(value, batch, copies) for key, value in rest.items()
-            }
-            return (hidden, *(_grow(value, batch, copies) for value in args[1:])), grown
-
-        def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            return _replaced(output, torch.cat([_hidden_of(output), joining.pop()]))
-
-        return [layer.register_forward_pre_hook(before, with_kwargs=True), layer.register_forward_hook(after)]
-
-    with resident.lock, _hooks() as hooks:
-        for index, layer in enumerate(layers):
-            hooks.extend(watch(index, layer))
-        final = resident.hidden(input_ids, attention_mask)
-    return final.reshape(len(layers) + 1, batch, *final.shape[1:])
+    front = start_sweep(model, [(input_ids, attention_mask)])
+    while front.layer < model.layers:
+        tick(front.layer / model.layers, f"layer {front.layer}")
+        advance(model, front, watch, donor)
+    return finish(front, 0)
 
 
-@contextmanager
-def _hooks() -> Iterator[list[Any]]:
-    """A list whose hooks are removed at the end, whatever happens."""
-    hooks: list[Any] = []
-    try:
-        yield hooks
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _advance_batch(front: Front, number: int, layer: nn.Module, watched: bool) -> tuple[Routing, ...]:
+    """All rows of all branches of one batch through one layer, in place; the plain rows' routing if `watched`."""
+    replay, index = front.replays[number], front.layer
+    texts, tokens = replay.input_ids.shape
+    rows = front.states[number][: index + 1].flatten(0, 1)
+    at_once = front.rows_at_once.get(number) or max(1, TOKENS_AT_ONCE // (texts * tokens)) * texts
+    stored: list[Shared] = []
+    seen: list[_Seen] = []
+    start = 0
+    while start < len(rows):
+        stretch = rows[start : start + at_once]
+        try:
+            with hooks() as kept:
+                here = _watch_experts(layer, kept) if watched and start < texts else []
+                output, left = replay.run(layer, index, stretch, start)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if len(stretch) == 1:
+                raise LabError(
+                    f"memory runs out in layer {index} with a single text of {tokens} tokens; "
+                    "give shorter texts, or close other programs"
+                ) from error
+            at_once = front.rows_at_once[number] = len(stretch) // 2
+            continue
+        stretch.copy_(output)
+        stored.append(left)
+        seen.extend(here)
+        start += len(stretch)
+    for key in stored[0]:
+        replay.shared[key] = tuple(torch.cat(pieces) for pieces in zip(*(left[key] for left in stored), strict=True))
+    return _routing(seen, index, texts, tokens)
 
 
-def _hidden_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    hidden: torch.Tensor = args[0] if args else kwargs["hidden_states"]
-    return hidden
-
-
-def _hidden_of(output: Any) -> torch.Tensor:
-    hidden: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
-    return hidden
-
-
-def _replaced(output: Any, hidden: torch.Tensor) -> Any:
-    return (hidden, *output[1:]) if isinstance(output, tuple | list) else hidden
-
-
-def _grow(value: Any, batch: int, copies: int) -> Any:
-    """Repeats per-row arguments (masks, rotary embeddings, per-layer inputs) for every branch."""
-    if isinstance(value, tuple):
-        return tuple(_grow(item, batch, copies) for item in value)
-    if isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == batch and copies > 1:
-        return value.repeat(copies, *[1] * (value.dim() - 1))
-    return value
-
-
-def _grow_shared(shared: Any, batch: int, copies: int) -> None:
-    """Branches that joined after a shared key-value state was stored inherit the plain row's."""
-    for key in list(shared.keys()) if shared is not None else []:
-        states = shared[key]
-        if isinstance(states, tuple) and states[0].shape[0] < copies * batch:
-            lacking = copies - states[0].shape[0] // batch
-            shared[key] = tuple(torch.cat([state] + [state[:batch]] * lacking) for state in states)
+def _out_of_memory(error: BaseException) -> bool:
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in words
 
 
 @dataclass
 class _Seen:
-    layer: int
-    chosen: list[torch.Tensor]
-    weights: list[torch.Tensor]
-    scores: list[torch.Tensor]
+    """One experts module in one call: chosen experts and weights [N, k], router's scores [N, E]."""
+
+    experts: nn.Module
+    chosen: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
 
 
-def _watch_experts(resident: Resident, hooks: list[Any]) -> list[_Seen]:
-    """Hooks the experts modules (true top-k and weights) and their routers (logits or probabilities)."""
+def _watch_experts(layer: nn.Module, kept: list[Any]) -> list[_Seen]:
+    """Hooks the experts modules of a layer (true top-k and weights) and their routers (logits or probabilities)."""
     found: list[_Seen] = []
-    for index, layer in enumerate(resident.decoder_layers):
-        for name, experts in layer.named_modules():
-            fused = getattr(experts, "gate_up_proj", getattr(experts, "up_proj", None))
-            if not (isinstance(fused, nn.Parameter) and fused.dim() == 3):
-                continue
-            owner = layer.get_submodule(name.rpartition(".")[0])
-            router = next(
-                (m for m in (getattr(owner, "gate", None), getattr(owner, "router", None)) if m is not None), None
-            )
-            seen = _Seen(index, [], [], [])
-            found.append(seen)
+    for name, experts in layer.named_modules():
+        fused = getattr(experts, "gate_up_proj", getattr(experts, "up_proj", None))
+        if not (isinstance(fused, nn.Parameter) and fused.dim() == 3):
+            continue
+        owner = layer.get_submodule(name.rpartition(".")[0])
+        router = next(
+            (m for m in (getattr(owner, "gate", None), getattr(owner, "router", None)) if m is not None), None
+        )
+        seen = _Seen(experts)
+        found.append(seen)
 
-            def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], seen: _Seen = seen) -> None:
-                seen.chosen.append(kwargs["top_k_index"] if "top_k_index" in kwargs else args[1])
-                seen.weights.append(kwargs["top_k_weights"] if "top_k_weights" in kwargs else args[2])
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], seen: _Seen = seen) -> None:
+            seen.chosen = kwargs["top_k_index"] if "top_k_index" in kwargs else args[1]
+            seen.weights = kwargs["top_k_weights"] if "top_k_weights" in kwargs else args[2]
 
-            def after(module: nn.Module, args: tuple[Any, ...], output: Any, seen: _Seen = seen) -> None:
-                seen.scores.append(_hidden_of(output))
+        def after(module: nn.Module, args: tuple[Any, ...], output: Any, seen: _Seen = seen) -> None:
+            seen.scores = hidden_of(output)
 
-            hooks.append(experts.register_forward_pre_hook(before, with_kwargs=True))
-            if router is not None:
-                hooks.append(router.register_forward_hook(after))
+        kept.append(experts.register_forward_pre_hook(before, with_kwargs=True))
+        if router is not None:
+            kept.append(router.register_forward_hook(after))
     return found
 
 
-def _shaped(seen: _Seen, shape: torch.Size) -> Routing:
-    scores = seen.scores[0].float()
-    scores = scores.reshape(*shape, scores.shape[-1])
-    already = bool((scores >= 0).all()) and torch.allclose(scores.sum(-1), torch.ones_like(scores[..., 0]), atol=1e-3)
-    top_k = seen.chosen[0].shape[-1]
-    return Routing(
-        layer=seen.layer,
-        chosen=seen.chosen[0].reshape(*shape, top_k),
-        weights=seen.weights[0].float().reshape(*shape, top_k),
-        probabilities=scores if already else scores.softmax(-1),
-    )
+def _routing(seen: Sequence[_Seen], layer: int, texts: int, tokens: int) -> tuple[Routing, ...]:
+    """The plain rows' routing, put together from the calls that held them, one for every experts module."""
+    found: dict[nn.Module, list[_Seen]] = {}
+    for call in seen:
+        if call.chosen is not None and call.weights is not None and call.scores is not None:
+            found.setdefault(call.experts, []).append(call)
+
+    def plain(pieces: list[torch.Tensor]) -> torch.Tensor:
+        whole = torch.cat([piece.flatten(0, -2) for piece in pieces])[: texts * tokens]
+        return whole.reshape(texts, tokens, whole.shape[-1])
+
+    made = []
+    for calls in found.values():
+        scores = plain([call.scores for call in calls if call.scores is not None]).float()
+        sums = scores.sum(-1)
+        already = bool((scores >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+        chosen = plain([call.chosen for call in calls if call.chosen is not None])
+        weights = plain([call.weights for call in calls if call.weights is not None]).float()
+        made.append(Routing(layer, chosen, weights, scores if already else scores.softmax(-1)))
+    return tuple(made)

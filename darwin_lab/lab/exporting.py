@@ -2,19 +2,33 @@
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darwin_lab.errors import LabError
+from darwin_lab.lab import inheriting
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.recipes import genome_of
 from darwin_lab.lab.views import ExportView
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.recipe import Recipe
 from darwin_lab.progress import Tick, part
 
+if TYPE_CHECKING:
+    from darwin_lab.engine.card import CardNotes
 
-def request(bench: Workbench, pair: Pair, recipe: Recipe, out: Path | None, overwrite: bool, archive: bool) -> str:
+
+def request(
+    bench: Workbench,
+    pair: Pair,
+    recipe: Recipe,
+    out: Path | None,
+    overwrite: bool,
+    archive: bool,
+    shard_size: int | None = None,
+) -> str:
     """Queue an export; see `Lab.request_export`."""
     from darwin_lab.engine.export import check_target, export_child
+    from darwin_lab.merging.matching import require_same_experts
 
     child = bench.child(pair, recipe)
     target = out if out is not None else bench.store.folder("exports", f"child-{recipe.hash}")
@@ -23,8 +37,14 @@ def request(bench: Workbench, pair: Pair, recipe: Recipe, out: Path | None, over
     check_target(target, overwrite=replace)
 
     def work(tick: Tick) -> dict[str, Any]:
-        written = part(tick, 0.0, 0.8 if archive else 1.0)
-        folder = export_child(child, target, overwrite=replace, notes=_notes(bench, pair, recipe), tick=written)
+        require_same_experts(pair.father, pair.mother, pair.anatomy, recipe)
+        inherited = inheriting.measure(bench, pair, recipe, None, part(tick, 0.0, 0.1))
+        written = part(tick, 0.1, 0.8 if archive else 1.0)
+        genome = genome_of(bench, pair, recipe.hash)
+        folder = export_child(
+            child, target, overwrite=replace, tick=written, genome=genome.to_json() if genome else None,
+            notes=_notes(bench, pair, recipe, inherited.to_markdown()), shard_size=shard_size,
+        )  # fmt: skip
         packed = _pack(folder, bench.store.owner.id, part(tick, 0.8, 1.0)) if archive else None
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         export_id = bench.store.put_export(
@@ -63,12 +83,20 @@ def _pack(folder: Path, owner: str, tick: Tick) -> Path:
     return target
 
 
-def _notes(bench: Workbench, pair: Pair, recipe: Recipe) -> str:
+def _notes(bench: Workbench, pair: Pair, recipe: Recipe, inherited: str) -> "CardNotes":
     """What is known of the child, for its model card."""
+    from darwin_lab.engine.card import CardNotes
+    from darwin_lab.engine.card_charts import CardScore
+
     report = bench.store.report(pair.key, recipe.hash)
     if report is None:
-        return "This child has not been scored on report items."
+        return CardNotes("This child has not been scored on report items.", inherited)
     rows = ["| model | mean accuracy |", "|---|---|"]
     rows += [f"| {name} | {model['mean_acc']:.3f} |" for name, model in report["models"].items()]
     looks = f"Report items of this pair were looked at {report['looks']} times."
-    return "\n".join([report["sentence"], "", *rows, "", looks])
+    scores = tuple(
+        CardScore(name, task, row["n"], row["acc"], (row["interval"][0], row["interval"][1]))
+        for name, model in report["models"].items()
+        for task, row in model["benchmarks"].items()
+    )
+    return CardNotes("\n".join([report["sentence"], "", *rows, "", looks]), inherited, scores)

@@ -16,21 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 from darwin_lab.errors import LabError
 from darwin_lab.evolution.settings import EvolutionSettings
-from darwin_lab.lab import exporting, pairs, recipes, runs, scanning, scoring
+from darwin_lab.lab import exporting, inheriting, pairs, planning, publishing, recipes, runs, scanning, scoring
 from darwin_lab.lab.home import lab_home, make_home
 from darwin_lab.lab.jobs import Jobs
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.planning import Look
+from darwin_lab.lab.publishing import PushPlan, PushView
 from darwin_lab.lab.store import Store
 from darwin_lab.lab.views import ExportView, JobView, RunView
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.progress import Tick, silent
 
 if TYPE_CHECKING:
+    from darwin_lab.checkpoint.checkpoint import Checkpoint
+    from darwin_lab.engine.inherited import Inheritance
     from darwin_lab.genome.genome import Genome
     from darwin_lab.merging.prescription import Prescription
     from darwin_lab.merging.recipe import Recipe
     from darwin_lab.mri.contrast import Contrast
     from darwin_lab.mri.health import Health
+    from darwin_lab.mri.languages import Languages
     from darwin_lab.mri.scan import Scan
     from darwin_lab.mri.static import StaticProfile
     from darwin_lab.scoring.score import Score
@@ -65,19 +70,49 @@ class Lab:
         items: Sequence[str | Path] = (),
         probes: str | Path | None = None,
         split_seed: int = 0,
+        vocabulary: str = "same",
     ) -> Pair:
         """Open two parents (folder, Hub id, or family:NAME) and what they are measured with.
 
         Reads configs and headers only. A pair that cannot be merged still opens: `pair.checks` says why, and
         everything that needs a child raises LabError with the same words. `items` are JSONL files, split by
         `split_seed` unless their rows say otherwise; without them `pair.items_by_split` is None (the family brings
-        its own). `probes` defaults to the family's own or the built-in set. The pair is remembered in the store.
+        its own). `probes` defaults to the family's own or the built-in set. With `vocabulary` "by-token" parents of
+        unlike vocabularies are matched token by token. The pair is remembered in the store.
         """
-        return self.bench.remember(pairs.open_pair(father, mother, ancestor, items, probes, split_seed))
+        return self.bench.remember(pairs.open_pair(father, mother, ancestor, items, probes, split_seed, vocabulary))
 
     def pair(self, key: str) -> Pair:
         """The pair with this key: open already, or opened again from what the store remembers."""
         return self.bench.pair(key)
+
+    def look(
+        self,
+        father: str | Path | Checkpoint,
+        mother: str | Path | Checkpoint,
+        ancestor: str | Path | Checkpoint | None = None,
+        *,
+        vocabulary: str = "same",
+        operator: str = "lerp",
+    ) -> Look:
+        """What two parents are and what a merge would do and cost, from headers alone, for parents of any size.
+
+        Nothing is opened, remembered or downloaded beyond configs, tokenizers and headers. The plan has no time yet:
+        `engine.plan.timed` adds it.
+        """
+        return planning.look(self.bench, father, mother, ancestor, vocabulary, operator)
+
+    def request_open(
+        self,
+        father: str | Path,
+        mother: str | Path,
+        ancestor: str | Path | None = None,
+        *,
+        items: Sequence[str | Path] = (),
+        vocabulary: str = "same",
+    ) -> str:
+        """Queue `open_pair` for parents that take long to read or to download; the job's result is {"pair": key}."""
+        return planning.request_open(self.bench, father, mother, ancestor, items, vocabulary)
 
     # ------------------------------------------------------------------------------------------------ MRI
 
@@ -111,6 +146,10 @@ class Lab:
     def prescription(self, pair: Pair, mode: str = "contrastive") -> Prescription | None:
         """What the scans advise ("contrastive" or "card_v6"); None until both scans (and the contrast) are whole."""
         return scanning.prescription(self.bench, pair, mode)
+
+    def advice(self, pair: Pair, wanted: str | None = None) -> Prescription | None:
+        """The prescription with the hash `wanted`, of these scans or of earlier ones; without it, the present one."""
+        return recipes.advice(self.bench, pair, wanted)
 
     # ------------------------------------------------------------------------------------------------ genome
 
@@ -213,19 +252,60 @@ class Lab:
         *,
         overwrite: bool = False,
         archive: bool | None = None,
+        shard_size: int | None = None,
     ) -> str:
         """Queue the writing of a child as a checkpoint folder, to `out` or the lab's exports folder.
 
         `archive` also writes a zip of it beside the folder (default: only when `out` is None, for a page's download).
-        LabError at once if `out` exists and not `overwrite`.
+        `shard_size` in bytes, the father's shards by default. The model card says what was inherited. LabError at once
+        if `out` exists and not `overwrite`.
         """
         target = None if out is None else Path(out).expanduser()
         packed = target is None if archive is None else archive
-        return exporting.request(self.bench, pair, recipes.resolve(self.bench, pair, genome), target, overwrite, packed)
+        child = recipes.resolve(self.bench, pair, genome)
+        return exporting.request(self.bench, pair, child, target, overwrite, packed, shard_size)
 
     def export(self, pair: Pair, recipe_hash: str) -> ExportView | None:
         """The newest export of a child that is still on disk, or None."""
         return exporting.newest(self.bench, pair, recipe_hash)
+
+    def request_push(
+        self, pair: Pair, recipe_hash: str, repo: str, *, private: bool = True, visitor: str | None = None
+    ) -> str:
+        """Queue the push of a child's newest export to the Hub as `account/name`.
+
+        `visitor` is the token of the page's visitor; without it the login of this machine is used, on a Space never.
+        LabError at once without an export, a login or a proper name.
+        """
+        return publishing.request(self.bench, pair, recipe_hash, repo, private, publishing.users_token(visitor))
+
+    def push_plan(self, pair: Pair, recipe_hash: str, repo: str, *, private: bool = True) -> PushPlan:
+        """What `request_push` would upload: no network, no login. LabError without an export or a proper name."""
+        return publishing.plan_push(publishing.export_of(self.bench, pair, recipe_hash).folder, repo, private=private)
+
+    def pushed(self, pair: Pair, recipe_hash: str) -> PushView | None:
+        """The newest push of a child from this machine, or None."""
+        return publishing.pushed(self.bench, pair, recipe_hash)
+
+    # ------------------------------------------------------------------------------------------------ inheritance
+
+    def request_inheritance(self, pair: Pair, genome: Genome | str) -> str:
+        """Queue the measurement of what a child has from whom, in its exported folder where there is one."""
+        child = recipes.resolve(self.bench, pair, genome)
+        kept = exporting.newest(self.bench, pair, child.hash)
+        return inheriting.request(self.bench, pair, child, Path(kept.folder) if kept else None)
+
+    def inheritance(self, pair: Pair, recipe_hash: str) -> Inheritance | None:
+        """What was measured of a child, or None."""
+        return inheriting.stored(self.bench, pair, recipes.recipe_of(self.bench, pair, recipe_hash))
+
+    def request_languages(self, pair: Pair, genome: Genome | str) -> str:
+        """Queue the reading of a dozen languages by a child and its parents. LabError for two tokenizers."""
+        return inheriting.request_languages(self.bench, pair, recipes.resolve(self.bench, pair, genome))
+
+    def languages(self, pair: Pair, recipe_hash: str) -> Languages | None:
+        """The child's languages beside its parents'; None until all three have been read."""
+        return inheriting.languages(self.bench, pair, recipes.recipe_of(self.bench, pair, recipe_hash))
 
     # ------------------------------------------------------------------------------------------------ jobs
 

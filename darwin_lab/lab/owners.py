@@ -5,11 +5,10 @@ process ends, however it ends, so a lock that can be taken belongs to nobody any
 are used again. Knows nothing of jobs or runs.
 """
 
-import os
 import secrets
-import sys
 from pathlib import Path
-from typing import IO
+
+from darwin_lab.locking import lock_file
 
 
 class Owner:
@@ -20,7 +19,7 @@ class Owner:
         self.id = secrets.token_hex(6)
         self._path = folder / f"{self.id}.lock"
         self._file = self._path.open("a+b")
-        _lock(self._file)
+        lock_file(self._file)
 
     def release(self) -> None:
         """Give the claim up; work recorded under this id then counts as left behind."""
@@ -36,26 +35,10 @@ def is_alive(folder: Path, owner: str | None) -> bool:
     path = folder / f"{owner}.lock"
     try:
         with path.open("r+b") as file:
-            _lock(file)
+            lock_file(file)
     except FileNotFoundError:
         return False
     except OSError:
         return True
     path.unlink(missing_ok=True)
     return False
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[bytes]) -> None:
-        """Take the lock or raise OSError at once."""
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: IO[bytes]) -> None:
-        """Take the lock or raise OSError at once."""
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

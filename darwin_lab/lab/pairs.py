@@ -32,6 +32,7 @@ class Pair:
     checks          the compatibility report; `compatible` when all are ok
     items_by_split  "selection", "validation", "report" -> items, or None without items
     refs            how to open this pair again (JSON)
+    vocabulary      "same", or "by-token": the mother's token rows are found by token
     """
 
     key: str
@@ -43,6 +44,7 @@ class Pair:
     items_by_split: Mapping[str, list[Item]] | None
     probes: ProbeSet
     refs: dict[str, Any] = field(default_factory=dict)
+    vocabulary: str = "same"
 
     @property
     def compatible(self) -> bool:
@@ -83,6 +85,7 @@ def open_pair(
     items: Sequence[str | Path] = (),
     probes: str | Path | None = None,
     split_seed: int = 0,
+    vocabulary: str = "same",
 ) -> Pair:
     """Open a pair; see `Lab.open_pair`. LabError for whatever cannot be opened or read."""
     members = [open_checkpoint(ref) for ref in (father, mother, *([ancestor] if ancestor else []))]
@@ -98,27 +101,31 @@ def open_pair(
         "items": [lasting_ref(path) for path in items],
         "probes": lasting_ref(probes) if probes else None,
         "split_seed": split_seed,
+        "vocabulary": vocabulary,
     }
     content = [member.fingerprint for member in members]
     measured = [items_hash(loaded) if loaded else None, split_seed, probe_set.hash]
+    measured += [vocabulary] if vocabulary != "same" else []
     return Pair(
         key=hashlib.sha256(json.dumps([content, measured]).encode()).hexdigest()[:12],
         father=members[0],
         mother=members[1],
         ancestor=members[2] if ancestor else None,
         anatomy=read_anatomy(members[0]),
-        checks=compare(*members),
+        checks=compare(*members, vocabulary=vocabulary),
         items_by_split=split_items(loaded, split_seed) if loaded else None,
         probes=probe_set,
         refs=refs,
+        vocabulary=vocabulary,
     )
 
 
 def reopen(refs: Mapping[str, Any]) -> Pair:
     """Open a pair again from the `refs` of an earlier one."""
     return open_pair(
-        refs["father"], refs["mother"], refs["ancestor"], refs["items"], refs["probes"], refs["split_seed"]
-    )
+        refs["father"], refs["mother"], refs["ancestor"], refs["items"], refs["probes"], refs["split_seed"],
+        refs.get("vocabulary", "same"),
+    )  # fmt: skip
 
 
 def lasting_ref(ref: str | Path) -> str:

@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 RATIOS: "Mapping[str, float]" = {"father": 0.0, "mother": 1.0, "blend": 0.5}
 
 
-def recipe(bench: Workbench, pair: Pair, genome: Genome, advice: Prescription | None = None) -> Recipe:
-    """The recipe of a genome, made known to the store. `advice` saves looking the prescription up.
+def recipe(bench: Workbench, pair: Pair, genome: Genome, known: Prescription | None = None) -> Recipe:
+    """The recipe of a genome, made known to the store. `known` saves looking the prescription up.
 
     LabError when the genome names a prescription that is not here.
     """
     pair.require_mergeable()
-    trusted = genome.genes.get("mri_trust", 0.0) > 0
-    advice = (advice or _advice(bench, pair, genome)) if trusted else None
-    made = make_recipe(genome, pair.anatomy, advice)
+    told = (known or advice(bench, pair, genome.prescription)) if genome.reads_advice else None
+    made = make_recipe(genome, pair.anatomy, told, vocabulary=pair.vocabulary)
     if (pair.key, made.hash) not in bench.recipes:
-        if advice is not None:
-            keep(bench, advice)
+        if told is not None:
+            keep(bench, told)
         fingerprint = bench.child(pair, made).fingerprint
         bench.store.remember_recipe(
             pair.key, made.hash, genome=genome.to_json(), genome_hash=genome.hash, fingerprint=fingerprint,
-            prescription=advice.hash if advice else None,
+            prescription=told.hash if told else None,
         )  # fmt: skip
     bench.keep_recipe(pair, made)
     return made
@@ -46,7 +45,7 @@ def recipe_of(bench: Workbench, pair: Pair, who: str) -> Recipe:
     """The recipe of "father", "mother", "blend" or of a known recipe hash. LabError for anything else."""
     if who in RATIOS:
         pair.require_mergeable()
-        made = uniform_recipe(pair.anatomy, RATIOS[who])
+        made = uniform_recipe(pair.anatomy, RATIOS[who], vocabulary=pair.vocabulary)
         if (pair.key, made.hash) not in bench.recipes:
             fingerprint = bench.child(pair, made).fingerprint
             bench.store.remember_recipe(pair.key, made.hash, ratio=RATIOS[who], fingerprint=fingerprint)
@@ -58,7 +57,7 @@ def recipe_of(bench: Workbench, pair: Pair, who: str) -> Recipe:
     if row is None:
         raise LabError(f"no child {who!r} of these parents is known; choose father, mother, blend or a child made here")
     if row["genome"] is None:
-        return uniform_recipe(pair.anatomy, row["ratio"])
+        return uniform_recipe(pair.anatomy, row["ratio"], vocabulary=pair.vocabulary)
     genome = genome_from_json(row["genome"], pair.anatomy.layers)
     made = recipe(bench, pair, genome, find(bench, pair, row["prescription"]) if row["prescription"] else None)
     if made.hash != who:
@@ -104,7 +103,6 @@ def find(bench: Workbench, pair: Pair, wanted: str) -> Prescription:
     )
 
 
-def _advice(bench: Workbench, pair: Pair, genome: Genome) -> Prescription | None:
-    if genome.prescription is not None:
-        return find(bench, pair, genome.prescription)
-    return scanning.prescription(bench, pair, scanning.MODES[0])
+def advice(bench: Workbench, pair: Pair, wanted: str | None) -> Prescription | None:
+    """The prescription with the hash `wanted`, else what the present scans advise; None without scans."""
+    return scanning.prescription(bench, pair, scanning.MODES[0]) if wanted is None else find(bench, pair, wanted)

@@ -14,7 +14,7 @@ from darwin_lab.errors import Cancelled, LabError
 from darwin_lab.evolution.evolve import evolve
 from darwin_lab.evolution.problem import Problem, Start
 from darwin_lab.evolution.settings import EvolutionSettings, settings_from_json
-from darwin_lab.genome.genome import Genome, neutral_genome
+from darwin_lab.genome.genome import Genome, genome_from_json, neutral_genome
 from darwin_lab.genome.layouts import Layout, layout_for
 from darwin_lab.lab import recipes, scanning, scoring
 from darwin_lab.lab.journal import StoreJournal
@@ -23,7 +23,7 @@ from darwin_lab.lab.views import RunView
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.operators import NEEDS_ANCESTOR
 from darwin_lab.merging.prescription import Prescription
-from darwin_lab.merging.recipe import Recipe, inert_genes, uniform_recipe
+from darwin_lab.merging.recipe import Recipe, check_options, inert_genes, uniform_recipe
 from darwin_lab.progress import Tick, part
 from darwin_lab.scoring.score import Score
 
@@ -36,9 +36,19 @@ def start(bench: Workbench, pair: Pair, settings: EvolutionSettings) -> str:
     if any(item.choices is None for item in pair.items("selection")):
         raise LabError("evolution needs items with choices; leave generated items out of the selection split")
     layout = layout_for(settings.layout, pair.anatomy.layers, settings.blocks)
+    base = neutral_genome(layout.name, pair.anatomy.layers, blocks=settings.blocks, **settings.choices())
+    genome_from_json(base.to_json(), pair.anatomy.layers)
+    check_options(base.operator, base.options)
     unknown = [name for name in (*settings.frozen, *(settings.start_genes or {})) if name not in layout.names]
     if unknown:
         layout.gene(unknown[0])
+    inert = inert_genes(base, pair.anatomy, has_prescription=True, has_ancestor=pair.ancestor is not None)
+    free = [name for name in layout.names if name not in inert and name not in settings.frozen]
+    if len(free) < 2:
+        raise LabError(
+            f"{settings.operator} leaves {len(free)} genes of layout {layout.name} to search, two are needed; choose "
+            "another operator, another layout, or lock fewer genes"
+        )
     operators = ("dare_ties",) if settings.operator == "mix" else (settings.operator,)
     if pair.ancestor is None and any(NEEDS_ANCESTOR.get(name, False) for name in operators):
         raise LabError(
@@ -175,7 +185,7 @@ def _problem(
         items=pair.ids,
         controls={who: recipes.recipe_of(bench, pair, who) for who in scoring.BESIDE},
         at_once=bench.lanes(pair),
-        lerp=lambda ratio: uniform_recipe(pair.anatomy, ratio),
+        lerp=lambda ratio: uniform_recipe(pair.anatomy, ratio, vocabulary=pair.vocabulary),
         placebo=_placebo(bench, pair, settings, layout, advice) if "placebo" in settings.controls else None,
     )
 
@@ -197,7 +207,7 @@ def _placebo(
 
 def _uses_advice(layout: Layout, settings: EvolutionSettings) -> bool:
     """Whether a run reads the prescription: it starts from it, or from a genome that trusts it."""
-    if settings.start == "mri":
+    if settings.start == "mri" or settings.experts != "blend":
         return True
     trust = (settings.start_genes or {}).get("mri_trust", layout.neutral().get("mri_trust", 0.0))
     return settings.start == "genome" and trust > 0
@@ -215,10 +225,8 @@ def _start(
         genes = {gene.name: round(float(rng.uniform(gene.low, gene.high)), 6) for gene in layout.genes}
     elif settings.start == "genome":
         genes = {**genes, **(settings.start_genes or {})}
-    inert = inert_genes(
-        layout, settings.operator, has_prescription=advice is not None, has_ancestor=pair.ancestor is not None,
-        reading=settings.reading,
-    )  # fmt: skip
+    base = neutral_genome(layout.name, pair.anatomy.layers, blocks=settings.blocks, **settings.choices())
+    inert = inert_genes(base, pair.anatomy, has_prescription=advice is not None, has_ancestor=pair.ancestor is not None)
     neutral = layout.neutral()
     genes |= {name: neutral[name] for name in inert}
     frozen = {name: f"does nothing with operator {settings.operator}" for name in layout.names if name in inert}

@@ -11,15 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darwin_lab.checkpoint.alignment import align
 from darwin_lab.errors import LabError
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.prescription import Prescription
-from darwin_lab.merging.recipe import Recipe
+from darwin_lab.merging.recipe import Recipe, uniform_recipe
 from darwin_lab.progress import Tick, part
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _contrast(bench: Workbench, pair: Pair, tick: Tick) -> None:
 
     def measure(name: str, place: str, share: Tick) -> Contrast:
         father = bench.resident(pair, pair.father, place)
-        mother = bench.resident(pair, pair.mother, place + _BESIDE)
+        mother = bench.resident(pair, _parent(pair, "mother"), place + _BESIDE)
         piece = swap(father, mother, pair.probes.only(name), share, names=names)
         return replace(piece, probes_hash=pair.probes.hash)
 
@@ -245,7 +246,8 @@ def _profile(bench: Workbench, pair: Pair, tick: Tick) -> None:
 
     pair.require_mergeable()
     path = _static_file(bench, pair)
-    profile = static_profile(pair.father, pair.mother, pair.anatomy, tick)
+    mother = align(pair.father, pair.mother, vocabulary=pair.vocabulary)
+    profile = static_profile(pair.father, mother, pair.anatomy, tick)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{bench.store.owner.id}.partial")
     partial.write_text(json.dumps(profile.to_json()), encoding="utf-8")
@@ -265,10 +267,22 @@ def _is_there(bench: Workbench, pair: Pair, name: str) -> bool:
 
 
 def _parent(pair: Pair, who: str) -> "Source":
+    """The parent as it is read: with the father's tokens where the pair is matched by token."""
+    if who == "mother" and pair.vocabulary != "same" and pair.compatible:
+        return _with_his_tokens(pair)
     parent = {"father": pair.father, "mother": pair.mother, "ancestor": pair.ancestor}[who]
     if parent is None:
         raise LabError("this pair has no ancestor to scan")
     return parent
+
+
+@lru_cache(maxsize=8)
+def _with_his_tokens(pair: Pair) -> "Source":
+    """The mother under the father's tokenizer: the child that is all hers but for tokens she does not have."""
+    from darwin_lab.engine.child import Child
+
+    all_hers = uniform_recipe(pair.anatomy, 1.0, vocabulary=pair.vocabulary)
+    return Child(pair.father, pair.mother, all_hers, pair.ancestor, name=pair.mother.name)
 
 
 def _fingerprint(bench: Workbench, pair: Pair, who: str) -> str | None:
@@ -294,7 +308,7 @@ def _scan_folder(bench: Workbench, pair: Pair, fingerprint: str) -> Path:
 def _contrast_folder(bench: Workbench, pair: Pair) -> Path:
     from darwin_lab.mri.contrast import contrast_settings
 
-    parents = pair.father.fingerprint, pair.mother.fingerprint
+    parents = pair.father.fingerprint, _parent(pair, "mother").fingerprint
     return bench.store.folder("contrasts", *parents, *_basis(pair, contrast_settings()))
 
 
@@ -303,7 +317,7 @@ def _static_file(bench: Workbench, pair: Pair) -> Path:
 
 
 def _folders(bench: Workbench, pair: Pair) -> list[Path]:
-    parents = [_scan_folder(bench, pair, parent.fingerprint) for parent in (pair.father, pair.mother)]
+    parents = [_scan_folder(bench, pair, _parent(pair, who).fingerprint) for who in ("father", "mother")]
     return [*parents, _contrast_folder(bench, pair)]
 
 

@@ -15,6 +15,7 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.recipe import Recipe
 from darwin_lab.progress import Tick, part
+from darwin_lab.scoring.items import by_choice
 from darwin_lab.scoring.score import Score, from_rows, join_scores
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ def _score(
 ) -> Score:
     """Choices by log-likelihood, the others by generation, together in the order wanted."""
     by_id = {item.id: item for item in pair.items(split)}
-    with_choices = [name for name in wanted if by_id[name].choices is not None]
-    generated = [by_id[name] for name in wanted if by_id[name].choices is None]
+    with_choices = [name for name in wanted if by_choice(by_id[name])]
+    generated = [by_id[name] for name in wanted if not by_choice(by_id[name])]
     if not generated:
         return _plan(bench, pair, resident, split).score(resident, subset=wanted, tick=tick)
-    from darwin_lab.scoring.generation import score_generation
+    from darwin_lab.scoring.asking import score_generation
 
     share = len(with_choices) / len(wanted)
     parts = [score_generation(resident, generated, tick=part(tick, share, 1.0))]
@@ -133,7 +134,7 @@ def _plan(bench: Workbench, pair: Pair, resident: "Resident", split: str) -> "Ch
 
     with bench.planning:
         if (pair.key, split) not in bench.plans:
-            items = [item for item in pair.items(split) if item.choices is not None]
+            items = [item for item in pair.items(split) if by_choice(item)]
             bench.plans[pair.key, split] = ChoicePlan(items, resident.tokenizer)
         return bench.plans[pair.key, split]
 

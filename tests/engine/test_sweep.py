@@ -1,33 +1,49 @@
-"""Sweeps equal the slow way: one hook that skips (or swaps) one layer, one pass a layer."""
+"""Sweeps equal the slow way: one hook that skips (or swaps) one layer, one pass a layer, for every family."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from darwin_lab.checkpoint.opening import open_checkpoint
+from darwin_lab.engine import replay, sweep
 from darwin_lab.engine.resident import Resident
-from darwin_lab.engine.sweep import observe, skip_sweep, swap_sweep
-from darwin_lab.errors import Cancelled
+from darwin_lab.engine.sweep import Routing, Step, skip_sweep, swap_sweep
+from darwin_lab.errors import Cancelled, LabError
+from tests.families import KINDS, MIXTURES, write_family_pair
 
 Trio = tuple[Path, Path, Path]
-TEXTS = [[3, 4, 5, 6, 7, 8, 9], [10, 11, 12], [13, 14, 15, 16, 17]]
+TEXTS = [[3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [10, 11, 12], [13, 14, 15, 16, 17]]
 
 
 @contextmanager
 def without(resident: Resident, index: int) -> Iterator[None]:
-    hook = resident.decoder_layers[index].register_forward_hook(lambda module, args, output: args[0])
+    """The layer runs, for what it leaves to later ones, and its output is thrown away."""
+    entered: list[torch.Tensor] = []
+
+    def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered.append((args[0] if args else kwargs["hidden_states"]).clone())
+
+    layer = resident.decoder_layers[index]
+    hooks = [
+        layer.register_forward_pre_hook(before, with_kwargs=True),
+        layer.register_forward_hook(lambda module, args, output: entered.pop()),
+    ]
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
-@pytest.fixture(params=["tiny_llama_pair", "tiny_moe_pair"])
-def parents(request: pytest.FixtureRequest) -> tuple[Resident, Resident]:
-    father, mother, _ = request.getfixturevalue(request.param)
+@pytest.fixture(scope="module", params=KINDS)
+def parents(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Resident, Resident]:
+    father, mother, _ = write_family_pair(request.param, tmp_path_factory.mktemp(request.param))
     return Resident.load(open_checkpoint(father)), Resident.load(open_checkpoint(mother))
 
 
@@ -57,20 +73,77 @@ def test_the_swap_sweep_equals_putting_in_the_mothers_layer(parents: tuple[Resid
         expected = father.hidden(ids, mask)
         layers[index] = own
         assert torch.allclose(swept[1 + index][real], expected[real], atol=1e-5)
+        assert not torch.allclose(swept[1 + index][real], swept[0][real], atol=1e-4)
 
 
 @torch.no_grad()
-def test_padding_does_not_change_a_text(parents: tuple[Resident, Resident]) -> None:
+def test_padding_and_the_rows_of_one_call_change_nothing(
+    parents: tuple[Resident, Resident], monkeypatch: pytest.MonkeyPatch
+) -> None:
     father, _ = parents
     together = skip_sweep(father, *father.encode_batch(TEXTS))
+    monkeypatch.setattr(sweep, "TOKENS_AT_ONCE", 1)
     for row, text in enumerate(TEXTS):
         alone = skip_sweep(father, *father.encode_batch([text]))
         assert torch.allclose(together[:, row, : len(text)], alone[:, 0], atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_sweep_leaves_no_hooks_behind_even_when_cancelled(parents: tuple[Resident, Resident]) -> None:
-    father, _ = parents
+def test_every_tensor_of_the_mother_lands_where_loading_her_puts_it(parents: tuple[Resident, Resident]) -> None:
+    father, mother = parents
+    ids, mask = mother.encode_batch(TEXTS)
+    kept = father._source
+    father.become(mother._source)
+    try:
+        assert torch.equal(father.hidden(ids, mask), mother.hidden(ids, mask))
+    finally:
+        father.become(kept)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", sorted(MIXTURES))
+def test_the_watch_sees_each_layers_states_and_the_experts_it_chose(kind: str, tmp_path: Path) -> None:
+    father = Resident.load(open_checkpoint(write_family_pair(kind, tmp_path)[0]))
+    ids, mask = father.encode_batch(TEXTS)
+    steps: list[Step] = []
+    skip_sweep(father, ids, mask, watch=lambda step: steps.append(replace(step, after=step.after.clone())))
+    assert [step.layer for step in steps] == list(range(father.layers))
+    assert all(torch.equal(before.after, after.before) for before, after in pairwise(steps))
+    seen = [routing for step in steps for routing in step.routing]
+    expected = chosen_by_hooks(father, ids, mask)
+    assert [routing.layer for routing in seen] == sorted(expected)
+    for routing in seen:
+        experts = routing.probabilities.shape[-1]
+        assert torch.allclose(routing.probabilities.sum(-1), torch.ones(ids.shape), atol=1e-4)
+        assert torch.equal(counts(routing, experts), expected[routing.layer])
+
+
+def counts(routing: Routing, experts: int) -> torch.Tensor:
+    return torch.bincount(routing.chosen.flatten(), minlength=experts)
+
+
+def chosen_by_hooks(resident: Resident, ids: torch.Tensor, mask: torch.Tensor) -> dict[int, torch.Tensor]:
+    """Layer -> times each expert was chosen in one plain pass, counted where the experts are called."""
+    found: dict[int, torch.Tensor] = {}
+    hooks = []
+    for index, layer in enumerate(resident.decoder_layers):
+        for name, module in layer.named_modules():
+            if name.split(".")[-1] == "experts":
+
+                def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index: int = index) -> None:
+                    chosen = kwargs["top_k_index"] if "top_k_index" in kwargs else args[1]
+                    found[index] = torch.bincount(chosen.flatten(), minlength=len(module.down_proj))
+
+                hooks.append(module.register_forward_pre_hook(note, with_kwargs=True))
+    resident.hidden(ids, mask)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@torch.no_grad()
+def test_a_sweep_leaves_nothing_behind_even_when_cancelled(tiny_moe_pair: Trio) -> None:
+    father = Resident.load(open_checkpoint(tiny_moe_pair[0]))
     ids, mask = father.encode_batch(TEXTS)
     before = father.hidden(ids, mask)
 
@@ -84,13 +157,25 @@ def test_a_sweep_leaves_no_hooks_behind_even_when_cancelled(parents: tuple[Resid
 
 
 @torch.no_grad()
-def test_observing_gives_each_layers_states_and_the_experts_it_chose(tiny_moe_pair: Trio) -> None:
-    father = Resident.load(open_checkpoint(tiny_moe_pair[0]))
+def test_rows_are_halved_until_memory_suffices_and_a_single_row_is_the_end(
+    tiny_llama_pair: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    father = Resident.load(open_checkpoint(tiny_llama_pair[0]))
     ids, mask = father.encode_batch(TEXTS)
-    seen = observe(father, ids, mask)
-    assert len(seen.inputs) == len(seen.outputs) == father.layers
-    assert all(torch.equal(seen.outputs[i], seen.inputs[i + 1]) for i in range(father.layers - 1))
-    logits = father.model(input_ids=ids, attention_mask=mask, output_router_logits=True).router_logits
-    for routing, expected in zip(seen.routing, logits, strict=True):
-        assert torch.allclose(routing.probabilities.flatten(0, 1), expected.softmax(-1), atol=1e-5)
-        assert torch.equal(routing.chosen.flatten(0, 1).sort(-1).values, expected.topk(2, -1).indices.sort(-1).values)
+    plenty = skip_sweep(father, ids, mask)
+    largest: list[int] = []
+    run = replay.Replay.run
+    limit = 2
+
+    def scarce(self: Any, layer: Any, index: int, hidden: torch.Tensor, start: int) -> Any:
+        if len(hidden) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        largest.append(len(hidden))
+        return run(self, layer, index, hidden, start)
+
+    monkeypatch.setattr(replay.Replay, "run", scarce)
+    assert torch.allclose(skip_sweep(father, ids, mask), plenty, atol=1e-5)
+    assert max(largest) <= limit
+    limit = 0
+    with pytest.raises(LabError, match="layer 0 with a single text of 12 tokens"):
+        skip_sweep(father, ids, mask)

@@ -5,7 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from darwin_lab.errors import LabError
 from darwin_lab.lab.lab import Lab
@@ -84,3 +87,62 @@ def test_a_pair_whose_items_changed_is_not_taken_for_the_old_one(
     items.write_text("\n".join(json.dumps(row) for row in rows))
     with pytest.raises(LabError, match="changed"):
         new_lab().pair(key)
+
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+def renumbered(source: Path, target: Path, father: Path, *, turned: bool = True) -> Path:
+    """The same model with its tokens (but the first 3) numbered the other way round, tokenizer and embedding alike.
+
+    Rows that belong to no token are the father's, as matching by token takes them to be.
+    """
+    folder = Path(shutil.copytree(source, target))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    words = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
+    order = [*range(3), *range(len(words) - 1, 2, -1)] if turned else [*range(len(words))]
+    tokenizer["model"]["vocab"] = {words[old]: new for new, old in enumerate(order)}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    tensors = load_file(folder / "model.safetensors")
+    padding = load_file(father / "model.safetensors")[EMBEDDING][len(words) :]
+    tensors[EMBEDDING] = torch.cat([tensors[EMBEDDING][order], padding])
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_unlike_vocabularies_make_a_pair_by_token_and_another_one(
+    new_lab: Any, tiny_llama_pair: tuple, measures: dict[str, Any], tmp_path: Path
+) -> None:
+    father, mother = tiny_llama_pair[0], renumbered(tiny_llama_pair[1], tmp_path / "mother", tiny_llama_pair[0])
+    lab = new_lab()
+    refused = lab.open_pair(father, mother, **measures)
+    assert [check.what for check in refused.checks if not check.ok] == ["vocabulary"]
+    pair = lab.open_pair(father, mother, **measures, vocabulary="by-token")
+    assert pair.compatible and pair.key != refused.key
+    again = new_lab().pair(pair.key)
+    assert again.vocabulary == "by-token" and again.key == pair.key
+
+
+def test_by_token_the_mother_measures_as_if_she_had_his_numbers(
+    new_lab: Any, tiny_llama_pair: tuple, measures: dict[str, Any], tmp_path: Path
+) -> None:
+    lab, father = new_lab(), tiny_llama_pair[0]
+    mothers = [
+        renumbered(tiny_llama_pair[1], tmp_path / name, father, turned=turned)
+        for name, turned in (("plain", False), ("turned", True))
+    ]
+    pairs = [
+        lab.open_pair(father, mother, probes=measures["probes"], vocabulary=vocabulary)
+        for mother, vocabulary in zip(mothers, ("same", "by-token"), strict=True)
+    ]
+    for pair in pairs:
+        for job in lab.request_scan(pair):
+            lab.wait(job)
+    plain, matched = (lab.contrast(pair) for pair in pairs)
+    scans = [lab.scan(pair, "mother") for pair in pairs]
+    for probe in ("MATH", "NEUTRAL"):
+        np.testing.assert_array_equal(plain.gain[probe], matched.gain[probe])
+        np.testing.assert_array_equal(scans[0].nll[probe], scans[1].nll[probe])
+    rows = [{row.name: row for row in lab.static(pair).rows} for pair in pairs]
+    assert rows[0] == rows[1]
+    assert lab.prescription(pairs[1]) is not None

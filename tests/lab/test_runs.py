@@ -213,6 +213,9 @@ def test_settings_that_do_not_fit_the_pair_are_refused_before_anything_is_queued
         ({"frozen": ("tail_length",)}, "tail_length"),
         ({"layout": "v9"}, "v9"),
         ({"blocks": 99}, "99"),
+        ({"operator": "arcee_fusion"}, "leaves 0 genes"),
+        ({"options": {"lambda": 1.5}}, "has no option 'lambda'"),
+        ({"layout": "v7", "operator": "slerp"}, "linear only"),
         ({"start": "neutral", "controls": ("placebo",)}, "placebo"),
     ]:
         with pytest.raises(LabError, match=word):

@@ -5,10 +5,12 @@ and the items.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from darwin_lab.errors import LabError
+from darwin_lab.genome.genome import blocks_from_json
+from darwin_lab.genome.layouts import Blocks
 
 STARTS = ("mri", "neutral", "random", "genome")
 CONTROLS = ("lerp_sweep", "random", "placebo")
@@ -18,13 +20,16 @@ CONTROLS = ("lerp_sweep", "random", "placebo")
 class EvolutionSettings:
     """One evolution (methods.md section 7).
 
-    layout          genome layout that is searched: v4, v6 or layerwise
+    layout          genome layout that is searched: v4, v5, v6, v7 or layerwise
     operator        merge operator of every candidate
+    options         the operator's own numbers; those left out are at their default
     reading         how a tensor's ratio is read from the genes: logit, mean or component
     rescale         what a dropped delta is divided by: inverse, l1 or none
     transplant      ratios nearer to 0 or 1 than this are copies; None is the layout's own threshold
-    experts         "preserve" keeps the father's experts where the mother's are dead, "blend" does not
-    blocks          number of blocks of a v6 genome; None is the layout's own choice
+    experts         "preserve" keeps the father's experts where the mother's are dead, "usage" leans each expert to
+                    the parent that uses it, "blend" does neither
+    router          whose router rows: "A", "B" or "blend", for all layers or one a block
+    blocks          blocks of a v5 or v6 genome: how many, or [first, last] layers; None is the layout's own choice
     budget          candidates scored for real, controls and final pick not counted
     seed            of the search, of the item subsets and of the merge draws
     sigma0          first step size, in units of a gene's range
@@ -48,7 +53,9 @@ class EvolutionSettings:
     rescale: str = "inverse"
     transplant: float | None = None
     experts: str = "blend"
-    blocks: int | None = None
+    router: str | tuple[str, ...] = "blend"
+    options: dict[str, float] = field(default_factory=dict)
+    blocks: Blocks = None
     budget: int = 60
     seed: int = 0
     sigma0: float = 0.18
@@ -71,7 +78,7 @@ class EvolutionSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise LabError(f"evolution settings: {name} is {value!r}; give a whole number >= {least}")
-        for name, least in {"popsize": 2, "blocks": 1, "survivors": 1}.items():
+        for name, least in {"popsize": 2, "survivors": 1}.items():
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise LabError(f"evolution settings: {name} is {value!r}; give a whole number >= {least} or null")
@@ -95,6 +102,8 @@ class EvolutionSettings:
             "reading": self.reading,
             "rescale": self.rescale,
             "experts": self.experts,
+            "router": self.router,
+            "options": self.options,
         }
         return chosen if self.transplant is None else {**chosen, "transplant": self.transplant}
 
@@ -103,12 +112,14 @@ class EvolutionSettings:
         data = asdict(self)
         data["frozen"] = list(self.frozen)
         data["controls"] = list(self.controls)
+        data["router"] = self.router if isinstance(self.router, str) else list(self.router)
+        data["blocks"] = [list(block) for block in self.blocks] if isinstance(self.blocks, tuple) else self.blocks
         return data
 
 
 def settings_from_json(data: Mapping[str, Any]) -> EvolutionSettings:
     """Read settings; fields left out keep their default. LabError names an unknown field or a bad value."""
-    known = {field.name for field in fields(EvolutionSettings)}
+    known = {one.name for one in fields(EvolutionSettings)}
     unknown = sorted(set(data) - known)
     if unknown:
         raise LabError(f"evolution settings: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
@@ -116,4 +127,7 @@ def settings_from_json(data: Mapping[str, Any]) -> EvolutionSettings:
     for name in ("frozen", "controls"):
         if name in values:
             values[name] = tuple(values[name])
+    if isinstance(values.get("router"), list):
+        values["router"] = tuple(values["router"])
+    values["blocks"] = blocks_from_json(values.get("blocks"))
     return EvolutionSettings(**values)

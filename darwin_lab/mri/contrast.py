@@ -19,7 +19,7 @@ from darwin_lab.errors import LabError
 from darwin_lab.mri.measures import batches_by_length, encode_texts, next_token_losses
 from darwin_lab.mri.probes import ProbeSet
 from darwin_lab.mri.saved import read_folder, same_measurement, write_folder
-from darwin_lab.mri.scan import batch_tokens_for, scan_settings
+from darwin_lab.mri.scan import batch_tokens, scan_settings
 from darwin_lab.progress import Tick, part, silent
 from darwin_lab.statistics.bootstrap import bootstrap_mean
 
@@ -178,11 +178,11 @@ def _probe_gain(
     resident_a: Resident, resident_b: Resident, probe: str, texts: Sequence[str], max_tokens: int, tick: Tick
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """([n] tokens, [n, L] gain of the mother's layer over the father's)."""
-    encoded = encode_texts(resident_a.tokenizer, texts, probe, max_tokens)
+    encoded = encode_texts(resident_a.tokenizer, texts, probe, max_tokens, resident_a.context_length)
     if encoded != encode_texts(resident_b.tokenizer, texts, probe, max_tokens):
         raise LabError(f"father and mother cut probe {probe} into different tokens; use parents with one tokenizer")
     lengths = np.asarray([len(ids) for ids in encoded], dtype=np.int32)
-    plan = batches_by_length(lengths.tolist(), batch_tokens_for(resident_a.layers))
+    plan = batches_by_length(lengths.tolist(), batch_tokens())
     gain = np.zeros((len(texts), resident_a.layers), dtype=np.float32)
     for number, chosen in enumerate(plan):
         tick(number / len(plan), f"swapping layers: {probe}, {number}/{len(plan)} batches")

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from darwin_lab.merging.prescription import DEAD
+
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-DEAD = 0.05
-"""An expert is dead when its utilisation is below this share of 1/E (methods, section 4)."""
 COLD = 0.2
 """An expert is cold when its utilisation is below this share of 1/E."""
 PRESENCE = 0.05

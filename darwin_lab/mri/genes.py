@@ -5,20 +5,22 @@ prescription with its layers permuted. Must not know: scans beyond their uncerta
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from darwin_lab.errors import LabError
+from darwin_lab.genome.ownership import owners
 from darwin_lab.mri.advantage import probe_weights
 from darwin_lab.mri.record import DECISIVE, Scan
 
 if TYPE_CHECKING:
     from darwin_lab.checkpoint.anatomy import Anatomy, Part
-    from darwin_lab.genome.layouts import Gene, Layout
+    from darwin_lab.genome.layouts import Layout
     from darwin_lab.merging.prescription import Prescription
 
+T = TypeVar("T")
 Floats = NDArray[np.float64]
 TRUST = 0.5
 DENSITY_PER_DEAD = 0.35
@@ -42,7 +44,8 @@ def prescription_genes(
     genes = {gene.name: gene.neutral for gene in layout.genes}
     searched = [gene for gene in layout.genes if gene.group in ("component", "block", "layer")]
     parts = [part for part in anatomy.mergeable if part.name in prescription.ratio]
-    owned = np.asarray([[_owns(gene, part, layout) for gene in searched] for part in parts], dtype=np.float64)
+    heard = [owners(part, layout, anatomy, "logit") for part in parts]
+    owned = np.asarray([[gene.name in names for gene in searched] for names in heard], dtype=np.float64)
     owned = owned.reshape(len(parts), len(searched))
     size = np.asarray([part.numel for part in parts], dtype=np.float64)
     wanted = np.asarray([_logit(prescription.ratio[part.name]) for part in parts])
@@ -75,8 +78,8 @@ def shuffled(prescription: "Prescription", anatomy: "Anatomy", seed: int) -> "Pr
     """The placebo: the same advice given to the wrong layers.
 
     Every layer takes another layer's level (its tensors keep their distance from it, in logits); golden layers,
-    router sources and preserved experts move along, the latter two among MoE layers. The same seed gives the same
-    placebo. Raises `LabError` for a model of one layer.
+    router sources and what is known of experts move along, the latter two among MoE layers. The same seed gives the
+    same placebo. Raises `LabError` for a model of one layer.
     """
     if anatomy.layers < 2:
         raise LabError("a placebo permutes layers; this model has only one")
@@ -96,24 +99,18 @@ def shuffled(prescription: "Prescription", anatomy: "Anatomy", seed: int) -> "Pr
         layer_ratio=tuple(_layer_mean(ratio, anatomy.layer_parts(layer)) for layer in range(anatomy.layers)),
         golden=tuple(sorted(source.index(layer) for layer in prescription.golden)),
         router={layer: prescription.router[partner.get(layer, layer)] for layer in prescription.router},
-        preserve={
-            layer: prescription.preserve[partner.get(layer, layer)]
-            for layer in moe
-            if partner.get(layer, layer) in prescription.preserve
-        },
+        preserve=_moved(prescription.preserve, partner),
+        utilisation=_moved(prescription.utilisation, partner),
+        dead=_moved(prescription.dead, partner),
         spread=(min(ratio.values(), default=0.5), max(ratio.values(), default=0.5)),
         note=f"placebo (layers permuted, seed {seed}) of: {prescription.note}",
     )
 
 
-def _owns(gene: "Gene", part: "Part", layout: "Layout") -> bool:
-    if gene.group == "component":
-        return gene.name.removesuffix("_ratio") == part.component
-    if part.layer is None:
-        return False
-    if gene.group == "block":
-        return gene.name == f"block_{layout.block_of(part.layer)}"
-    return gene.name == f"layer_{part.layer}"
+def _moved(of_layer: dict[int, T], partner: dict[int, int]) -> dict[int, T]:
+    """Every layer gets what was its partner's."""
+    wanted = {layer: partner.get(layer, layer) for layer in sorted({*of_layer, *partner})}
+    return {layer: of_layer[source] for layer, source in wanted.items() if source in of_layer}
 
 
 def _layer_doubt(scan: Scan) -> Floats:

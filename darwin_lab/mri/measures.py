@@ -20,10 +20,13 @@ FEWEST_ROWS = 64
 """Rows of a block, however large the vocabulary: fewer would read the output matrix too often."""
 
 
-def encode_texts(tokenizer: Any, texts: Sequence[str], probe: str, max_tokens: int) -> list[list[int]]:
+def encode_texts(
+    tokenizer: Any, texts: Sequence[str], probe: str, max_tokens: int, context: int | None = None
+) -> list[list[int]]:
     """Token ids per text, each cut to `max_tokens`.
 
-    Raises `LabError` for a probe without texts and for a text of fewer than two tokens (nothing to predict).
+    Raises `LabError` for a probe without texts, for a text of fewer than two tokens (nothing to predict), and for one
+    that is still longer than the model's `context`.
     """
     if not texts:
         raise LabError(f"probe {probe} has no text; give at least one text of two tokens or more")
@@ -34,6 +37,11 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], probe: str, max_tokens: i
             raise LabError(
                 f"probe {probe}, text {index + 1} ({text[:30]!r}) is {len(ids)} token long; "
                 "a next token needs at least two: lengthen or remove it"
+            )
+        if context is not None and len(ids) > context:
+            raise LabError(
+                f"probe {probe}, text {index + 1} ({text[:30]!r}) is {len(ids)} tokens long, "
+                f"the model reads at most {context}; shorten it, or cut all texts with --max-tokens {context}"
             )
         encoded.append(ids)
     return encoded
@@ -69,7 +77,8 @@ def next_token_losses(
     """Mean next-token NLL per branch and text, and KL(plain || branch) of the next-token distribution, in nats.
 
     `states` [R, B, T, H] final normed hidden, branch 0 plain; `input_ids`, `mask` [B, T], right-padded. Gives
-    float64 [R, B] each; means run over the tokens that predict a real token. KL is zero unless `divergence`.
+    float64 [R, B] each; means run over the tokens that predict a real token. KL is zero unless `divergence`. A branch
+    that equals the plain one differs from it by exactly zero.
     """
     texts, positions = torch.nonzero((mask[:, 1:] * mask[:, :-1]).bool(), as_tuple=True)
     targets = input_ids[texts, positions + 1]
@@ -81,31 +90,18 @@ def next_token_losses(
         block = slice(start, start + rows)
         hidden = states[:, texts[block], positions[block]]
         target = targets[block, None]
-        plain = torch.log_softmax(logits_of(hidden[0]).float(), -1)
-        nll[0, block] = -plain.gather(-1, target)[:, 0].double().cpu()
-        probability = plain.exp() if divergence else plain
-        negentropy = torch.linalg.vecdot(probability, plain) if divergence else plain
-        for branch in range(1, branches):
+        for branch in range(branches):
             logits = logits_of(hidden[branch]).float()
             normaliser = torch.logsumexp(logits, -1)
             nll[branch, block] = (normaliser - logits.gather(-1, target)[:, 0]).double().cpu()
             if not divergence:
                 continue
+            if branch == 0:
+                probability = (logits - normaliser[:, None]).exp()
+                negentropy = torch.linalg.vecdot(probability, logits) - normaliser
             cross = torch.linalg.vecdot(probability, logits) - normaliser
             kl[branch, block] = (negentropy - cross).clamp_min(0).double().cpu()
     share = torch.zeros(len(input_ids), len(texts), dtype=torch.float64)
     share[texts.cpu(), torch.arange(len(texts))] = 1
     share /= share.sum(-1, keepdim=True)
     return (share @ nll.T).T, (share @ kl.T).T
-
-
-def first_broken_layer(inputs: Sequence[Tensor], outputs: Sequence[Tensor], final: Tensor, mask: Tensor) -> str | None:
-    """Where activations stop being finite: "the embedding", "layer 3", "the final norm", or None.
-
-    `inputs`, `outputs` [L][B, T, H] of every layer, `final` [B, T, H] after the last norm; only real tokens count.
-    """
-    real = mask.bool()
-    if bool(torch.isfinite(final[real]).all()):
-        return None
-    stages = [("the embedding", inputs[0]), *((f"layer {layer}", output) for layer, output in enumerate(outputs))]
-    return next((name for name, states in stages if not bool(torch.isfinite(states[real]).all())), "the final norm")

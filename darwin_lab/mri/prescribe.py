@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darwin_lab.errors import LabError
-from darwin_lab.merging.prescription import Prescription
+from darwin_lab.merging.prescription import DEAD, Prescription
 from darwin_lab.mri.advantage import AdvantageMap, advantage, golden_layers, probe_weights
-from darwin_lab.mri.experts import DEAD
 from darwin_lab.mri.genes import prescription_genes, shuffled
 from darwin_lab.mri.record import Scan, shared_probes
 
@@ -93,6 +92,7 @@ def prescribe(
         raise LabError(f"no prescription mode {mode}; choose one of {', '.join(MODES)}")
     profile = tuple(_mean_ratio(ratio, anatomy.layer_parts(layer)) for layer in range(anatomy.layers))
     components = {part.component for part in anatomy.mergeable}
+    utilisation, dead = _expert_use(scan_a, scan_b)
     return Prescription(
         mode=mode,
         ratio=ratio,
@@ -104,7 +104,9 @@ def prescribe(
         blocks=layer_blocks(np.asarray(profile), n_blocks, block_split),
         golden=golden_layers(scan_a, scan_b, weights=weights),
         router=dict.fromkeys(anatomy.moe_layers, "blend"),
-        preserve=_preserve(scan_a, scan_b),
+        preserve=_preserve(utilisation, dead),
+        utilisation=utilisation,
+        dead=dead,
         spread=(min(ratio.values(), default=0.5), max(ratio.values(), default=0.5)),
         signal=signal,
         note=note,
@@ -237,17 +239,29 @@ def _mean_ratio(ratio: Mapping[str, float], parts: Iterable["Part"]) -> float:
     return sum(size * value for size, value in sizes) / total if total else 0.5
 
 
-def _preserve(scan_a: Scan, scan_b: Scan) -> dict[int, tuple[int, ...]]:
-    """Layer -> experts certified dead in the mother whose use by the father is not below the dead line."""
+def _expert_use(
+    scan_a: Scan, scan_b: Scan
+) -> tuple[dict[int, tuple[tuple[float, ...], tuple[float, ...]]], dict[int, tuple[int, ...]]]:
+    """Layer -> utilisation of each expert in father and mother, and layer -> experts certified dead in the mother."""
     father, mother = scan_a.expert_report(), scan_b.expert_report()
-    if father is None or mother is None or not mother.certified:
-        return {}
-    alive = father.utilisation >= DEAD / father.utilisation.shape[-1]
+    if father is None or mother is None or father.layers != mother.layers:
+        return {}, {}
+    both = zip(father.layers, father.utilisation, mother.utilisation, strict=True)
+    use = {layer: (tuple(map(float, use_a)), tuple(map(float, use_b))) for layer, use_a, use_b in both}
+    dead = {layer: tuple(map(int, np.flatnonzero(row))) for layer, row in zip(mother.layers, mother.dead, strict=True)}
+    return use, {layer: experts for layer, experts in dead.items() if experts}
+
+
+def _preserve(
+    utilisation: Mapping[int, tuple[tuple[float, ...], tuple[float, ...]]], dead: Mapping[int, tuple[int, ...]]
+) -> dict[int, tuple[int, ...]]:
+    """Layer -> experts certified dead in the mother whose use by the father is not below the dead line."""
     found = {}
-    for index, layer in enumerate(mother.layers):
-        experts = np.flatnonzero(mother.dead[index] & alive[index])
-        if len(experts):
-            found[layer] = tuple(int(expert) for expert in experts)
+    for layer, experts in dead.items():
+        father = utilisation[layer][0]
+        kept = tuple(expert for expert in experts if father[expert] >= DEAD / len(father))
+        if kept:
+            found[layer] = kept
     return found
 
 

@@ -17,6 +17,7 @@ from darwin_lab.errors import LabError
 from darwin_lab.progress import Tick, silent
 
 if TYPE_CHECKING:
+    from darwin_lab.checkpoint.alignment import Aligned
     from darwin_lab.checkpoint.anatomy import Anatomy
     from darwin_lab.checkpoint.checkpoint import Checkpoint
 
@@ -91,12 +92,10 @@ class StaticProfile:
             raise LabError(f"not a static profile ({error}); measure it again") from error
 
 
-def static_profile(
-    father: "Checkpoint", mother: "Checkpoint", anatomy: "Anatomy", tick: Tick = silent
-) -> StaticProfile:
-    """Read every mergeable tensor of both parents once; memory is one tensor of each.
+def static_profile(father: "Checkpoint", mother: "Aligned", anatomy: "Anatomy", tick: Tick = silent) -> StaticProfile:
+    """Read every mergeable tensor of both parents once, the mother's as aligned to the father; memory is one of each.
 
-    Raises `LabError` for a tensor the mother lacks, for unequal shapes, and for NaN or Inf (names tensor and parent).
+    Raises `LabError` for a tensor the mother cannot supply, and for NaN or Inf (names tensor and parent).
     Source: methods, section 2.
     """
     parts = anatomy.mergeable
@@ -104,10 +103,8 @@ def static_profile(
     for number, part in enumerate(parts):
         tick(number / max(len(parts), 1), f"static profile: {part.name}")
         if part.name not in mother.tensors:
-            raise LabError(f"{mother.name} lacks {part.name}; the parents must be of one architecture")
+            raise LabError(f"{mother.name} has nothing that fits {part.name}; compare the parents first")
         a, b = _read(father, part.name), _read(mother, part.name)
-        if a.shape != b.shape:
-            raise LabError(f"{part.name} is {a.shape} in {father.name}, {b.shape} in {mother.name}; shapes must agree")
         measured = compare_tensors(a, b, stacked=part.expert == -1)
         rows.append(StaticRow(part.name, part.layer, part.role, part.component, part.numel, **measured))
     tick(1.0, "static profile done")
@@ -175,7 +172,7 @@ def stable_rank(delta: NDArray[np.float32], *, stacked: bool = False) -> float:
     return max(1.0, frobenius / spectral)
 
 
-def _read(checkpoint: "Checkpoint", name: str) -> NDArray[np.float32]:
+def _read(checkpoint: "Checkpoint | Aligned", name: str) -> NDArray[np.float32]:
     values: NDArray[np.float32] = checkpoint.read(name).float().numpy()
     if not np.isfinite(values).all():
         raise LabError(f"{name} of {checkpoint.name} holds NaN or Inf; get an undamaged copy of this checkpoint")

@@ -15,6 +15,15 @@ def test_settings_come_back_from_json_as_they_were() -> None:
     assert settings_from_json(json.loads(json.dumps(settings.to_json()))) == settings
 
 
+def test_blocks_routers_and_options_come_back_from_json_too() -> None:
+    settings = EvolutionSettings(
+        layout="v5", blocks=((0, 9), (10, 11)), router=("B", "A"), operator="della", options={"lambda": 1.2},
+        experts="usage",
+    )  # fmt: skip
+    assert settings_from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    assert {"router", "options", "experts"} <= set(settings.choices())
+
+
 def test_fields_left_out_keep_their_default() -> None:
     assert settings_from_json({"budget": 10}) == EvolutionSettings(budget=10)
 
@@ -27,6 +36,8 @@ def test_fields_left_out_keep_their_default() -> None:
         ({"seed": -1}, "seed"),
         ({"sigma0": 0}, "sigma0"),
         ({"popsize": 1}, "popsize"),
+        ({"blocks": [[0]]}, "blocks"),
+        ({"blocks": True}, "blocks"),
         ({"patience": 0}, "patience"),
         ({"start": "magic"}, "magic"),
         ({"start": "genome"}, "start_genes"),

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darwin_lab.mri.experts import DEAD, expert_report, tokens_needed, upper_utilisation, utilisation
+from darwin_lab.merging.prescription import DEAD
+from darwin_lab.mri.experts import expert_report, tokens_needed, upper_utilisation, utilisation
 
 EVEN = {"P": {"token_entropy": np.array([1.0]), "mean_p": np.full((1, 4), 0.25)}}
 

@@ -62,6 +62,15 @@ def test_a_search_never_starts_on_a_bound():
         assert all(gene.low < genes[gene.name] < gene.high for gene in searched)
 
 
+def test_v5_blocks_alone_carry_the_advice_and_v7_bands_and_kinds_share_it():
+    layout = layout_for("v5", LAYERS, ((0, 1), (2, 3)))
+    genes, _ = prescription_genes(prescription([0.3, 0.3, -0.3, -0.3]), layout, ANATOMY, MOTHER)
+    assert genes["block_0"] > 0.7 and genes["block_1"] < 0.3
+    assert genes["attn_ratio"] == genes["ffn_ratio"] == 0.5
+    bands, _ = prescription_genes(prescription([0.3, 0.3, -0.3, -0.3]), layout_for("v7", LAYERS), ANATOMY, MOTHER)
+    assert bands["early"] > 0.6 and bands["late"] < 0.4
+
+
 def test_density_b_falls_with_the_mothers_dead_share():
     mother = with_dead(with_dead(MOTHER, 0, 1), 1, 4)
     genes, _ = prescription_genes(prescription(mother=mother), layout_for("v6", LAYERS), ANATOMY, mother)
@@ -99,6 +108,17 @@ def test_the_placebo_moves_golden_layers_and_preserved_experts_and_repeats_for_a
     assert placebo.golden != (1,)
     assert sorted(placebo.preserve.values()) == sorted(advice.preserve.values())
     assert placebo.preserve != advice.preserve
+
+
+def test_the_placebo_moves_what_is_known_of_experts_with_their_layers():
+    use = {layer: ((layer / 10,) * 8, (0.5,) * 8) for layer in range(LAYERS)}
+    advice = replace(prescription(), preserve={0: (3,)}, dead={0: (3,)}, utilisation=use)
+    placebo = shuffled(advice, ANATOMY, seed=0)
+    (now,) = placebo.preserve
+    assert now != 0
+    assert set(placebo.dead) == {now}
+    assert placebo.utilisation[now] == use[0]
+    assert all(placebo.utilisation[layer] != use[layer] for layer in range(LAYERS))
 
 
 def test_a_model_of_one_layer_has_no_placebo():

@@ -9,7 +9,6 @@ from darwin_lab.mri.measures import (
     batches_by_length,
     cosine_distance,
     encode_texts,
-    first_broken_layer,
     next_token_losses,
 )
 
@@ -90,15 +89,3 @@ def test_logits_are_never_formed_for_all_positions_of_a_large_vocabulary():
     ids = torch.randint(0, 40_000, (2, 200))
     next_token_losses(logits_of, torch.randn(3, 2, 200, 4), ids, torch.ones_like(ids), divergence=True)
     assert max(seen) * 40_000 <= max(measures.LOGIT_BLOCK, measures.FEWEST_ROWS * 40_000)
-
-
-def test_the_first_stage_with_a_broken_real_token_is_named():
-    fine, bad = torch.ones(2, 4, 8), torch.ones(2, 4, 8)
-    bad[0, 1, 2] = float("nan")
-    padded = fine.clone()
-    padded[1, 3] = float("inf")
-    assert first_broken_layer([fine, fine], [fine, fine], fine, MASK) is None
-    assert first_broken_layer([fine, padded], [padded, padded], padded, MASK) is None
-    assert first_broken_layer([fine, bad], [bad, bad], bad, MASK) == "layer 0"
-    assert first_broken_layer([bad, bad], [bad, bad], bad, MASK) == "the embedding"
-    assert first_broken_layer([fine, fine], [fine, fine], bad, MASK) == "the final norm"

@@ -130,6 +130,20 @@ def test_experts_dead_in_the_mother_and_alive_in_the_father_are_preserved():
     assert prescribe(father, mother, ANATOMY, contrast=contrast).preserve == {1: (3,)}
 
 
+def test_a_prescription_counts_the_experts_of_both_parents_each_by_its_own_number():
+    mother, father = with_dead(MOTHER, 1, 3), with_dead(FATHER, 2, 5)
+    found = prescribe(father, mother, ANATOMY, contrast=made_contrast([0.1] * 4, father, mother))
+    assert found.dead == {1: (3,)}
+    assert sorted(found.utilisation) == list(range(LAYERS))
+    even, hers = found.utilisation[1]
+    assert even == pytest.approx((1 / 8,) * 8)
+    assert hers == pytest.approx((1 / 8, 1 / 8, 1 / 8, 0, 1 / 4, 1 / 8, 1 / 8, 1 / 8))
+    swapped = found.reordered({1: (3, 1, 2, 0, 4, 5, 6, 7)})
+    assert swapped.preserve == {1: (0,)}
+    assert swapped.utilisation[1][1][:4] == pytest.approx((0, 1 / 8, 1 / 8, 1 / 8))
+    assert swapped.utilisation[2] == found.utilisation[2]
+
+
 def test_dead_experts_are_not_preserved_on_too_few_tokens():
     few = {probe: np.full(6, 13, dtype=np.int32) for probe in PROBES}
     mother = with_dead(replace(MOTHER, lengths=few), 1, 3)

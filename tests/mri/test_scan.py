@@ -103,7 +103,7 @@ def test_experts_are_counted_per_text_and_padding_is_not(pair):
 def test_the_batch_plan_changes_nothing_but_rounding(pair, monkeypatch):
     father, _, resident, _ = pair
     whole = scan_model(resident, father, PROBES)
-    monkeypatch.setattr(scanning, "batch_tokens_for", lambda layers: 1)
+    monkeypatch.setattr(scanning, "batch_tokens", lambda: 1)
     single = scan_model(resident, father, PROBES)
     for measure in MEASURES:
         for probe in PROBES.names:
@@ -205,3 +205,46 @@ def test_activations_that_are_not_finite_name_the_layer_where_they_start(pair):
             scan_model(resident, father, PROBES)
     finally:
         broken.data.copy_(kept)
+
+
+def test_a_text_longer_than_the_context_is_named_with_the_remedy(pair):
+    father, _, resident, _ = pair
+    long = "a" * (resident.context_length + 8)
+    probes = ProbeSet({"MATH": ("1+1=2", long)})
+    with pytest.raises(
+        LabError, match=r"MATH, text 2 .* 520 tokens long, the model reads at most 512.*--max-tokens 512"
+    ):
+        scan_model(resident, father, probes, max_tokens=4096)
+    cut = scan_model(resident, father, probes, max_tokens=64)
+    assert cut.lengths["MATH"].tolist() == [5, 64]
+
+
+def test_infinite_activations_are_named_where_they_start_even_in_a_padded_batch(pair):
+    father, _, resident, _ = pair
+    table = resident.model.get_input_embeddings().weight
+    kept = table.data.clone()
+    table.data[resident.tokenizer("t")["input_ids"][0]] = float("inf")
+    try:
+        with pytest.raises(LabError, match="probe NEUTRAL: activations stop being finite in the embedding"):
+            scan_model(resident, father, PROBES.only("NEUTRAL"))
+    finally:
+        table.data.copy_(kept)
+
+
+def test_a_model_whose_layers_cannot_be_found_is_refused_by_name(tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from tests.conftest import write_tokenizer
+
+    GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2)).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    source = open_checkpoint(tmp_path)
+    with pytest.raises(LabError, match="no list of decoder layers found in GPT2LMHeadModel"):
+        scan_model(Resident.load(source), source, PROBES)
+
+
+def test_a_dense_model_has_no_expert_report(pair):
+    father, _, resident, _ = pair
+    scan = scan_model(resident, father, PROBES)
+    assert (scan.expert_report() is None) is (read_anatomy(father).experts == 0)
+    assert (scan.to_json()["experts"] is None) is (read_anatomy(father).experts == 0)

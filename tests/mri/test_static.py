@@ -50,14 +50,29 @@ def test_a_zero_father_is_measured_against_the_mother():
 
 
 def test_a_profile_of_two_checkpoints_covers_all_mergeable_tensors_and_survives_json(tiny_moe_pair):
+    from darwin_lab.checkpoint.alignment import align
     from darwin_lab.checkpoint.anatomy import read_anatomy
     from darwin_lab.checkpoint.opening import open_checkpoint
     from darwin_lab.mri.static import static_profile
 
     father, mother = (open_checkpoint(folder) for folder in tiny_moe_pair[:2])
     anatomy = read_anatomy(father)
-    profile = static_profile(father, mother, anatomy)
+    profile = static_profile(father, align(father, mother), anatomy)
     assert [row.name for row in profile.rows] == [part.name for part in anatomy.mergeable]
     assert profile.by_name["model.embed_tokens.weight"].delta_norm > 0
     assert StaticProfile.from_json(profile.to_json()) == profile
     assert (profile.layer_delta(anatomy.layers) > 0).all()
+
+
+def test_a_mother_in_another_layout_has_the_same_profile(family_pairs):
+    from darwin_lab.checkpoint.alignment import align
+    from darwin_lab.checkpoint.anatomy import read_anatomy
+    from darwin_lab.checkpoint.opening import open_checkpoint
+    from darwin_lab.mri.static import static_profile
+
+    father = open_checkpoint(family_pairs("qwen3_moe", "fused")[0])
+    rows = []
+    for layout in ("fused", "single"):
+        mother = open_checkpoint(family_pairs("qwen3_moe", layout)[1])
+        rows.append(static_profile(father, align(father, mother), read_anatomy(father)).rows)
+    assert rows[0] == rows[1]

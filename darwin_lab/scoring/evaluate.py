@@ -7,20 +7,36 @@ from collections.abc import Sequence
 
 from darwin_lab.engine.resident import Resident
 from darwin_lab.progress import Tick, part, silent
+from darwin_lab.scoring.asking import score_generation
 from darwin_lab.scoring.choice import score_choices
-from darwin_lab.scoring.generation import score_generation
-from darwin_lab.scoring.items import Item
+from darwin_lab.scoring.debias import score_letters
+from darwin_lab.scoring.items import Item, by_choice
 from darwin_lab.scoring.score import Score, join_scores
 
 
-def score_items(resident: Resident, items: Sequence[Item], max_new_tokens: int = 64, tick: Tick = silent) -> Score:
-    """One score of all items; see `score_choices` and `score_generation` for the rules and errors."""
-    choice = [item for item in items if item.choices is not None]
-    written = [item for item in items if item.choices is None]
+def score_items(
+    resident: Resident,
+    items: Sequence[Item],
+    max_new_tokens: int = 64,
+    tick: Tick = silent,
+    *,
+    cut: bool = False,
+    letters: bool = False,
+    seed: int = 0,
+) -> Score:
+    """One score of all items; see `score_choices`, `score_generation` and, with `letters` and its `seed`,
+    `score_letters` for the rules and errors."""
+    choice = [item for item in items if by_choice(item)]
+    written = [item for item in items if not by_choice(item)]
     share = len(choice) / max(1, len(items))
     parts = []
     if choice:
-        parts.append(score_choices(resident, choice, tick=part(tick, 0.0, share)))
+        share_tick = part(tick, 0.0, share)
+        parts.append(
+            score_letters(resident, choice, seed=seed, cut=cut, tick=share_tick)
+            if letters
+            else score_choices(resident, choice, cut=cut, tick=share_tick)
+        )
     if written:
         parts.append(score_generation(resident, written, max_new_tokens, tick=part(tick, share, 1.0)))
     return join_scores(parts, [item.id for item in items])

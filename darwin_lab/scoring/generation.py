@@ -1,101 +1,150 @@
-"""Greedy answers: what a model writes after the context, compared with the right answer.
+"""What a model writes after a prompt: greedy or sampled, many prompts at once.
 
-Takes items and a resident model, gives a score. Prompts of one length decode together, so no padding stands before
-any token; a row leaves its batch as soon as its answer line is complete. Knows nothing about candidates or storage.
+Takes prompts as token ids, gives texts. Prompts of one length decode together, so no padding stands before any token;
+a row leaves its batch as soon as it is complete. Knows nothing about items, right answers or protocols.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 
 from darwin_lab.engine.resident import Resident
 from darwin_lab.errors import LabError
 from darwin_lab.progress import Tick, silent
-from darwin_lab.scoring.items import Item
-from darwin_lab.scoring.prompt import context_of, encode
-from darwin_lab.scoring.score import Score
+from darwin_lab.scoring.draws import uniform
 
 BATCH_ROWS = 128
 
 
-def score_generation(resident: Resident, items: Sequence[Item], max_new_tokens: int = 64, tick: Tick = silent) -> Score:
-    """Score items by their greedy answer: right when the first line, stripped, equals the answer.
+@dataclass(frozen=True)
+class Prompt:
+    """What is written after `ids`: greedily with temperature 0, else by draws that belong to `key`.
 
-    An item with choices is asked for the text of its right choice. Decoding ends at an end-of-text token, at a new
-    line, after `max_new_tokens`, or where the model's context ends. p_gold is NaN and loglik empty.
-    Raises LabError for an item whose prompt already fills the model's context.
+    Writing ends at an end-of-text token, where one of `stops` appears, after `most` tokens, or where the model's
+    context ends. `name` is what an error calls it.
     """
-    prompts = [tuple(ids) for ids in encode(resident.tokenizer, [context_of(item) for item in items])]
-    for item, prompt in zip(items, prompts, strict=True):
-        if not 0 < len(prompt) < resident.context_length:
+
+    ids: tuple[int, ...]
+    name: str
+    stops: tuple[str, ...] = ("\n",)
+    most: int = 64
+    temperature: float = 0.0
+    key: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True)
+class Written:
+    """The text up to the first stop, the number of tokens, and the smallest p(best) - p(second) over the tokens of
+    its last line: how sure the model was of what it said last."""
+
+    text: str
+    tokens: int
+    margin: float
+
+
+def write(resident: Resident, prompts: Sequence[Prompt], tick: Tick = silent) -> list[Written]:
+    """What the model writes after each prompt; equal prompts with equal draws are written once.
+
+    A text depends on its prompt alone, beyond float rounding. Raises LabError for a prompt that already fills the
+    model's context.
+    """
+    for prompt in prompts:
+        if not 0 < len(prompt.ids) < resident.context_length:
             raise LabError(
-                f"item {item.id!r} has a prompt of {len(prompt)} tokens, but the model reads "
+                f"item {prompt.name!r} has a prompt of {len(prompt.ids)} tokens, but the model reads "
                 f"{resident.context_length}; leave the item out or use a model with a longer context"
             )
-    answers = [""] * len(items)
-    batches = _batches(prompts)
+    found: dict[Prompt, Written] = {}
+    batches = _batches(list(dict.fromkeys(prompts)))
     with resident.lock, torch.inference_mode():
-        for number, rows in enumerate(batches):
+        for number, batch in enumerate(batches):
             tick(number / len(batches), f"answering batch {number + 1} of {len(batches)}")
-            for row, text in zip(rows, _answer(resident, [prompts[row] for row in rows], max_new_tokens), strict=True):
-                answers[row] = text
+            found.update(zip(batch, _write(resident, batch), strict=True))
     tick(1.0, "answered")
-    right = np.array([text == _gold(item) for item, text in zip(items, answers, strict=True)], dtype=bool)
-    return Score(
-        ids=tuple(item.id for item in items),
-        tasks=tuple(item.task for item in items),
-        acc=right,
-        acc_norm=right.copy(),
-        p_gold=np.full(len(items), np.nan),
-        loglik=((),) * len(items),
-        predictions=tuple(answers),
-        clusters=tuple(item.cluster for item in items),
-    )
+    return [found[prompt] for prompt in prompts]
 
 
-def _gold(item: Item) -> str:
-    return (item.choices[int(item.answer)] if item.choices else str(item.answer)).strip()
-
-
-def _batches(prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Rows of equal prompt length, longest first, at most `BATCH_ROWS` together."""
-    order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), prompts[row], row))
-    batches: list[list[int]] = []
-    for row in order:
-        if not batches or len(prompts[batches[-1][0]]) != len(prompts[row]) or len(batches[-1]) == BATCH_ROWS:
+def _batches(prompts: Sequence[Prompt]) -> list[list[Prompt]]:
+    """Prompts of equal length, longest first, at most `BATCH_ROWS` together."""
+    batches: list[list[Prompt]] = []
+    for prompt in sorted(prompts, key=lambda prompt: (-len(prompt.ids), prompt.ids)):
+        if not batches or len(batches[-1][0].ids) != len(prompt.ids) or len(batches[-1]) == BATCH_ROWS:
             batches.append([])
-        batches[-1].append(row)
+        batches[-1].append(prompt)
     return batches
 
 
-def _answer(resident: Resident, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> list[str]:
-    """The answer line of each of the prompts [B][T], all of one length."""
+class _Row:
+    """One prompt's text so far."""
+
+    def __init__(self, prompt: Prompt) -> None:
+        self.prompt = prompt
+        self.tokens: list[int] = []
+        self.text = ""
+        self._ends: list[int] = []
+        self._margins: list[float] = []
+
+    def add(self, token: int, margin: float, tokenizer: Any) -> bool:
+        """Take one more token; whether the row goes on."""
+        self.tokens.append(token)
+        self.text = tokenizer.decode(self.tokens, skip_special_tokens=True)
+        self._ends.append(len(self.text))
+        self._margins.append(margin)
+        return len(self.tokens) < self.prompt.most and not any(stop in self.text for stop in self.prompt.stops)
+
+    def done(self) -> Written:
+        cut = min((place for stop in self.prompt.stops if (place := self.text.find(stop)) >= 0), default=None)
+        text = self.text[:cut]
+        last_line = text.rstrip().rfind("\n") + 1
+        last = [margin for end, margin in zip(self._ends, self._margins, strict=True) if end > last_line]
+        return Written(text, len(self.tokens), min(last, default=0.0))
+
+
+def _write(resident: Resident, prompts: Sequence[Prompt]) -> list[Written]:
+    """The texts of prompts of one length."""
     ends = _end_ids(resident)
-    written: list[list[int]] = [[] for _ in prompts]
-    texts = [""] * len(prompts)
-    rows = list(range(len(prompts)))
-    ids = torch.tensor(prompts, device=resident.device)
+    rows = [_Row(prompt) for prompt in prompts]
+    going = list(rows)
+    ids = torch.tensor([prompt.ids for prompt in prompts], device=resident.device)
     cache = None
-    for _ in range(min(max_new_tokens, resident.context_length - len(prompts[0]))):
+    most = max(prompt.most for prompt in prompts)
+    for step in range(min(most, resident.context_length - len(prompts[0].ids))):
         out = resident.backbone(input_ids=ids, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
-        chosen = resident.logits(out.last_hidden_state[:, -1]).argmax(dim=-1).tolist()
-        going = []
-        for place, (row, token) in enumerate(zip(rows, chosen, strict=True)):
-            if token in ends:
-                continue
-            written[row].append(token)
-            texts[row] = resident.tokenizer.decode(written[row], skip_special_tokens=True)
-            if "\n" not in texts[row]:
-                going.append(place)
-        if not going:
+        chosen, margins = _choose(resident.logits(out.last_hidden_state[:, -1]), [row.prompt for row in going], step)
+        kept = [
+            place
+            for place, row in enumerate(going)
+            if chosen[place] not in ends and row.add(chosen[place], margins[place], resident.tokenizer)
+        ]
+        if not kept:
             break
-        if len(going) < len(rows):
-            rows = [rows[place] for place in going]
-            cache.reorder_cache(torch.tensor(going, device=resident.device))
-        ids = torch.tensor([[chosen[place]] for place in going], device=resident.device)
-    return [text.split("\n", 1)[0].strip() for text in texts]
+        if len(kept) < len(going):
+            going = [going[place] for place in kept]
+            cache.reorder_cache(torch.tensor(kept, device=resident.device))
+        ids = torch.tensor([[chosen[place]] for place in kept], device=resident.device)
+    return [row.done() for row in rows]
+
+
+def _choose(logits: torch.Tensor, prompts: Sequence[Prompt], step: int) -> tuple[list[int], list[float]]:
+    """Each row's next token and p(best) - p(second) at temperature 1.
+
+    Sampled rows take the inverse of the cumulative distribution at one number drawn for (key, step).
+    """
+    values = logits.double().cpu()
+    best = values.softmax(dim=-1).topk(2, dim=-1).values
+    chosen = logits.argmax(dim=-1).tolist()
+    sampled = [row for row, prompt in enumerate(prompts) if prompt.temperature > 0]
+    if sampled:
+        heat = torch.tensor([[prompts[row].temperature] for row in sampled], dtype=torch.float64)
+        cumulative = (values[sampled] / heat).softmax(dim=-1).cumsum(dim=-1)
+        numbers = torch.tensor([[uniform("token", *prompts[row].key, step)] for row in sampled], dtype=torch.float64)
+        drawn = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True)[:, 0]
+        for row, token in zip(sampled, drawn.clamp(max=values.shape[1] - 1).tolist(), strict=True):
+            chosen[row] = token
+    return chosen, (best[:, 0] - best[:, 1]).tolist()
 
 
 def _end_ids(resident: Resident) -> set[int]:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from darwin_lab.errors import LabError
+from darwin_lab.scoring.extract import EXTRACTIONS
 
 SPLITS = ("selection", "validation", "report")
 SHARES = {"selection": 0.4, "validation": 0.2}  # the rest is report
 STYLES = ("question", "continuation")
 PRIMARIES = ("acc", "acc_norm")
-_ALLOWED = {"split": SPLITS, "style": STYLES, "primary": PRIMARIES}
+_ALLOWED = {"split": SPLITS, "style": STYLES, "primary": PRIMARIES, "extract": EXTRACTIONS}
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Item:
     """One question. With `choices`, `answer` is the index of the right one; without, the text to be generated.
 
     `meta` the rooms read: `split`, `style` ("continuation" scores the choice straight after the question),
-    `delimiter` (between context and choice, " "), `primary` ("acc" or "acc_norm": which p_gold follows) and
-    `cluster` (items of one passage or translations of one item share it).
+    `delimiter` (between context and choice, " "), `primary` ("acc" or "acc_norm": which p_gold follows), `cluster`
+    (items of one passage or translations of one item share it), `extract` (how a written answer is read; an item
+    with choices is then asked to write it), `solution` (what a few-shot example shows after the question), and
+    `prefix` (solved items before the question).
     """
 
     id: str
@@ -40,6 +43,11 @@ class Item:
     def cluster(self) -> str:
         """The cluster the item is resampled with; an item without one stands alone."""
         return str(self.meta.get("cluster", self.id))
+
+
+def by_choice(item: Item) -> bool:
+    """Whether the item is scored by the log-likelihood of its choices; `meta.extract` asks for writing instead."""
+    return item.choices is not None and "extract" not in item.meta
 
 
 def load_items(paths: str | Path | Iterable[str | Path]) -> list[Item]:
@@ -136,7 +144,7 @@ def _parse(line: str, where: str) -> Item:
         question=row["question"],
         choices=choices,
         answer=_answer(row["answer"], choices, where),
-        meta=_meta(row.get("meta"), where),
+        meta=_meta(row.get("meta"), choices, where),
     )
 
 
@@ -159,6 +167,11 @@ def _answer(answer: Any, choices: tuple[str, ...] | None, where: str) -> int | s
         if not isinstance(answer, str) or not answer.strip():
             raise LabError(f"{where}: without 'choices' the answer must be a text; got {answer!r}")
         return answer
+    if isinstance(answer, str) and answer not in choices:
+        raise LabError(
+            f"{where}: answer {answer!r} is not among the {len(choices)} choices; 'answer' must be the index of the "
+            "right one, counted from 0"
+        )
     if isinstance(answer, bool) or not isinstance(answer, int):
         raise LabError(f"{where}: 'answer' must be the index of the right choice, counted from 0; got {answer!r}")
     if not 0 <= answer < len(choices):
@@ -167,7 +180,7 @@ def _answer(answer: Any, choices: tuple[str, ...] | None, where: str) -> int | s
     return answer
 
 
-def _meta(meta: Any, where: str) -> dict[str, Any]:
+def _meta(meta: Any, choices: tuple[str, ...] | None, where: str) -> dict[str, Any]:
     if meta is None:
         return {}
     if not isinstance(meta, dict):
@@ -175,6 +188,9 @@ def _meta(meta: Any, where: str) -> dict[str, Any]:
     for name, allowed in _ALLOWED.items():
         if name in meta and meta[name] not in allowed:
             raise LabError(f"{where}: meta.{name} is {meta[name]!r}; use one of {', '.join(allowed)}")
-    if not isinstance(meta.get("delimiter", ""), str):
-        raise LabError(f"{where}: meta.delimiter must be a text, got {meta['delimiter']!r}")
+    for name in ("delimiter", "prefix"):
+        if not isinstance(meta.get(name, ""), str):
+            raise LabError(f"{where}: meta.{name} must be a text, got {meta[name]!r}")
+    if meta.get("extract") == "letter" and choices is None:
+        raise LabError(f"{where}: meta.extract is 'letter', but the item has no choices; give it some")
     return meta

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from darwin_lab.errors import LabError
 from darwin_lab.statistics.paired import PairedTest, stratified_permutation
-from darwin_lab.statistics.proportion import wilson
+from darwin_lab.statistics.proportion import chance_corrected, wilson
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Bench:
     """One benchmark of a score: means over its n items.
 
     `interval` is the 95 % Wilson interval of `acc`; `chance` the accuracy of guessing (0 for generated answers);
-    `p_gold` None when no item of the task has choices.
+    `p_gold` None when no item of the task has choices. `invalid` counts items the model never answered: they are
+    among the n, as wrong.
     """
 
     n: int
@@ -31,6 +32,12 @@ class Bench:
     p_gold: float | None
     interval: tuple[float, float]
     chance: float
+    invalid: int = 0
+
+    @property
+    def corrected(self) -> float:
+        """acc above chance, as a share of what there is above it."""
+        return chance_corrected(self.acc, self.chance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +45,10 @@ class Score:
     """n answered items. Every column has length n, in the order the items were given.
 
     `acc`, `acc_norm` bool; `p_gold` float64, the probability of the right option (NaN where the answer was
-    generated); `loglik` the total log-likelihood (nats) of each option, empty where generated, NaN where the model
-    gave none (such an item counts as wrong, with p_gold 0); `predictions` the
-    option chosen under acc, or the generated answer; `clusters` which items are resampled together.
+    generated); `loglik` the total log-likelihood (nats) of each option, empty where a text was generated, NaN where a
+    letter was, or the model gave none (such an item counts as wrong, with p_gold 0); `predictions` the option chosen
+    under acc, or the generated answer, "" where the model never gave one; `clusters` which items are resampled
+    together.
     """
 
     ids: tuple[str, ...]
@@ -96,8 +104,14 @@ class Score:
                 p_gold=None if np.isnan(p_gold).all() else float(np.nanmean(p_gold)),
                 interval=wilson(right, n),
                 chance=float(chance[rows].mean()),
+                invalid=sum(self.invalid[row] for row in rows),
             )
         return result
+
+    @property
+    def invalid(self) -> list[bool]:
+        """Per item whether the model gave no answer: nothing to read in what it wrote, or no number for a choice."""
+        return [prediction == "" or prediction == -1 for prediction in self.predictions]
 
     @property
     def mean_acc(self) -> float:

@@ -1,4 +1,4 @@
-"""Interval of a proportion.
+"""A proportion: its interval, and what of it is above chance.
 
 Takes two counts, gives an interval. Knows nothing about models, items or charts.
 """
@@ -24,3 +24,14 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == n else min(1.0, centre + half)
     return low, high
+
+
+def chance_corrected(share: float, chance: float) -> float:
+    """(share - chance) / (1 - chance): 0 for a guesser, 1 for all right, below 0 for worse than guessing.
+
+    The correction is a straight line, so the ends of an interval are corrected alike. Raises ValueError for a chance
+    of 1 or more.
+    """
+    if not 0 <= chance < 1:
+        raise ValueError(f"chance_corrected: chance {chance}")
+    return (share - chance) / (1 - chance)

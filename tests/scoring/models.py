@@ -8,9 +8,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
+from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.engine.resident import Resident
 from darwin_lab.scoring.items import Item
 from tests.conftest import tiny_config
+from tests.families import write_family_pair
 
 TEXT = "Question: what is the sum of two and three?\nAnswer: five, of course; fifteen is far too many."
 
@@ -60,6 +62,17 @@ def resident(kind: str = "llama", begin: bool = False, seed: int = 0) -> Residen
     return Resident(model, tokenizer(begin), Weights(), torch.device("cpu"))
 
 
+def family_resident(kind: str, folder: Path) -> Resident:
+    """A random model of one of the families in `tests.families`, with opinions, reading 1,024 characters."""
+    model = Resident.load(open_checkpoint(str(write_family_pair(kind, folder)[0])))
+    model.model.config.get_text_config().max_position_embeddings = 1024
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4.0)
+    return model
+
+
 def item(number: int, question: str, choices: list[str], answer: int = 0, task: str = "t", **meta: Any) -> Item:
     return Item(f"i{number}", task, question, tuple(choices), answer, meta)
 
@@ -78,7 +91,8 @@ ITEMS = [
 
 def one_at_a_time(resident: Resident, item: Item) -> list[float]:
     """lm-evaluation-harness's rule written out: each choice alone, one full pass, one log-softmax."""
-    context = f"Question: {item.question}\nAnswer:" if item.meta.get("style") != "continuation" else item.question
+    asked = f"Question: {item.question}\nAnswer:" if item.meta.get("style") != "continuation" else item.question
+    context = item.meta.get("prefix", "") + asked
     logliks = []
     for choice in item.choices or ():
         continuation = item.meta.get("delimiter", " ") + choice

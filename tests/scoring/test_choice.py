@@ -1,11 +1,17 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
+from transformers import AutoTokenizer
 
 from darwin_lab.errors import Cancelled, LabError
-from darwin_lab.scoring.choice import ChoicePlan, _branch, score_choices
+from darwin_lab.scoring.batches import branch
+from darwin_lab.scoring.choice import ChoicePlan, score_choices
 from darwin_lab.scoring.items import Item
-from tests.scoring.models import ITEMS, item, one_at_a_time, resident, softmax
+from darwin_lab.scoring.shots import with_shots
+from tests.scoring.models import ITEMS, family_resident, item, one_at_a_time, resident, softmax
 
 
 @pytest.mark.parametrize("kind", ["llama", "moe", "sliding"])
@@ -99,7 +105,7 @@ def test_a_large_vocabulary_is_read_in_blocks_with_the_same_result(monkeypatch: 
 
 
 def test_choices_that_begin_one_another_share_a_branch() -> None:
-    context = _branch((1, 2), [(0, (5,)), (1, (5, 6)), (2, (5, 6, 7)), (3, (8, 9)), (4, (8, 4))])
+    context = branch((1, 2), [(0, (5,)), (1, (5, 6)), (2, (5, 6, 7)), (3, (8, 9)), (4, (8, 4))])
     assert context.branches == ((5, 6), (8,))
     assert sorted(context.reads) == [
         (0, -1, 1, 5), (1, -1, 1, 5), (1, 0, 0, 6), (2, -1, 1, 5), (2, 0, 0, 6), (2, 0, 1, 7),
@@ -152,3 +158,69 @@ def test_a_tick_at_every_batch_can_stop_the_work_and_the_plan_stays_usable() -> 
         plan.score(model, tick=stop)
     assert fractions == sorted(fractions)
     assert plan.score(model).n == len(ITEMS)
+
+
+def test_a_prompt_cut_to_the_context_keeps_its_end_and_every_choice_whole() -> None:
+    model = resident()
+    long = [item(9, "many " * 600 + "two and two", ["five", "fifteen of course"]), ITEMS[0]]
+    plan = ChoicePlan(long, model.tokenizer, cut_to=512)
+    assert plan.cut_ids == ("i9",)
+    score = plan.score(model)
+    context = model.tokenizer.encode(f"Question: {long[0].question}\nAnswer:")
+    for place, choice in enumerate(long[0].choices):
+        follow = model.tokenizer.encode(f"Question: {long[0].question}\nAnswer: {choice}")[len(context) :]
+        ids = torch.tensor([(context + follow)[-513:]])
+        steps = torch.log_softmax(model.model(ids[:, :-1]).logits[0, -len(follow) :], dim=-1)
+        assert score.loglik[0][place] == pytest.approx(float(steps[range(len(follow)), follow].sum()), rel=1e-4)
+    assert score.loglik[1] == pytest.approx(score_choices(model, ITEMS[:1]).loglik[0], rel=1e-5)
+
+
+def test_a_choice_longer_than_the_context_cannot_be_cut() -> None:
+    with pytest.raises(LabError, match="'i9' has a choice of"):
+        ChoicePlan([item(9, "q", ["many " * 600, "b"])], resident().tokenizer, cut_to=512)
+
+
+@pytest.mark.parametrize("kind", ["llama", "moe"])
+def test_a_bound_on_rows_bounds_every_forward_and_changes_no_number(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = resident(kind)
+    long = [
+        item(20 + n, f"{n} is a longer question about the sum", ["five", "far too", "x y z", "z"]) for n in range(5)
+    ]
+    whole = score_choices(model, [*ITEMS, *long]).loglik
+    rows: list[int] = []
+    forward = model.backbone.forward
+
+    def watched(*args: object, **kwargs: object) -> object:
+        rows.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.backbone, "forward", watched)
+    bounded = score_choices(model, [*ITEMS, *long], batch_rows=3).loglik
+    assert max(rows) == 3
+    for one, other in zip(bounded, whole, strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+
+def test_characters_the_tokenizer_lacks_are_named_with_their_item(tiny_llama_pair: tuple[Path, Path, Path]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama_pair[0])
+    with pytest.raises(LabError, match="'i1': the model's tokenizer has no token for '물이'"):
+        ChoicePlan([item(0, "q", ["a", "b"]), item(1, "q", ["물이물", "b"])], tokenizer)
+
+
+def test_choices_that_are_the_same_tokens_are_named() -> None:
+    tokenizer = resident().tokenizer
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(LabError, match="'i0': choices 0 and 1 are the same tokens"):
+        ChoicePlan([item(0, "q", ["True", "true"])], tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5_moe", "gemma3", "gemma4_e", "deepseek_v3", "gpt_oss"])
+def test_the_cache_of_every_kind_of_layer_is_branched_exactly(kind: str, tmp_path: Path) -> None:
+    model = family_resident(kind, tmp_path)
+    asked = [item(n, f"{n}+{n}=? and so on {n}", [f"{n}", f"{2 * n} or a", "b c d"]) for n in range(6)]
+    shots = [item(50 + n, f"a longer question {n} of some letters", [f"yes {n}", "no"]) for n in range(8)]
+    few = with_shots(asked, shots, 7, same=True)
+    for entry, loglik in zip(
+        [*asked, *few], [*score_choices(model, asked).loglik, *score_choices(model, few).loglik], strict=True
+    ):
+        assert loglik == pytest.approx(one_at_a_time(model, entry), rel=1e-3, abs=1e-3)

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from darwin_lab.errors import LabError
+from darwin_lab.scoring.asking import score_generation
 from darwin_lab.scoring.evaluate import score_items
-from darwin_lab.scoring.generation import score_generation
 from darwin_lab.scoring.items import Item
 from darwin_lab.scoring.score import Score
 from tests.scoring.models import ITEMS, resident

@@ -1,4 +1,4 @@
-"""The shell: `python -m darwin_lab scan | merge | score | evolve | health`.
+"""The shell: `python -m darwin_lab VERB`; `build_parser` has the verbs.
 
 Takes arguments, gives an exit code: 0 done, 2 bad input, 130 cancelled, 1 a fault of ours. stdout is the result
 (with --json one JSON object and nothing else), stderr one line of error and, on a terminal, progress. What a verb
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from darwin_lab.errors import Cancelled, LabError
+from darwin_lab.genome.genome import EXPERT_MODES, ROUTER_SOURCES
+from darwin_lab.genome.layouts import LAYOUTS
+from darwin_lab.merging.operators import OPERATORS
 
 DONE, FAULT, BAD_INPUT, CANCELLED = 0, 1, 2, 130
-_OPERATORS = ("lerp", "slerp", "task_arithmetic", "dare", "ties", "dare_ties")
 _MODEL = "a folder, a Hub id such as org/name, or family:father, family:mother, family:ancestor"
 
 
@@ -85,37 +87,55 @@ def build_parser() -> argparse.ArgumentParser:
     scan.add_argument("model", metavar="MODEL", help=_MODEL)
     scan.add_argument("--probes", type=Path, metavar="FILE", help='JSONL of {"probe", "text"}; default: built in')
     scan.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the scan")
+    scan.add_argument(
+        "--stream", choices=("auto", "always", "never"), default="auto",
+        help="one layer in memory at a time; auto: when the model does not fit",
+    )  # fmt: skip
+    scan.add_argument(
+        "--overflow", choices=("passes", "spill"), default="passes",
+        help="streamed texts too many for memory: read the weights again, or put states on disk",
+    )  # fmt: skip
+    scan.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="to compute in")
+    scan.add_argument("--device", default="cpu", metavar="D", help="such as cuda:0; default cpu")
+    scan.add_argument("--max-tokens", type=int, metavar="N", help="cut texts to this many tokens; default 512")
 
-    merge = _verb(verbs, "merge", "write a child of two parents")
-    _parents(merge)
-    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the child")
-    how = merge.add_mutually_exclusive_group(required=True)
-    how.add_argument("--ratio", type=float, metavar="R", help="mother's share of every tensor, 0 to 1")
-    how.add_argument("--genome", type=Path, metavar="G.json", help="a genome file")
-    how.add_argument("--preset", metavar="NAME", help="a published or plain genome by name")
-    merge.add_argument("--operator", choices=_OPERATORS, help="default lerp, or the genome's")
-    merge.add_argument("--density", type=float, metavar="D", help="share of a delta kept by dare and ties, .05 to 1")
-    merge.add_argument("--seed", type=int, metavar="N", help="of the random masks; default 0, or the genome's")
-    merge.add_argument("--dtype", metavar="D", help="bfloat16, float16 or float32; default the father's")
-    merge.add_argument("--scans", type=Path, nargs=2, metavar=("DIR_A", "DIR_B"), help="scans of father and mother")
-    merge.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    plan = _verb(verbs, "plan", "what a merge would do and cost, from headers alone")
+    plan.add_argument("father", metavar="FATHER", help=_MODEL)
+    plan.add_argument("mother", nargs="?", metavar="MOTHER", help=f"{_MODEL}; left out, FATHER alone is looked at")
+    plan.add_argument("--ancestor", metavar="M", help="their common base, for ties, dare_ties and their like")
+    plan.add_argument("--vocab", choices=("same", "by-token"), default="same", help="by-token: match rows by token")
+    plan.add_argument("--operator", choices=OPERATORS, default="lerp", help="whose time and memory; default lerp")
+    plan.add_argument("--out", type=Path, metavar="DIR", help="where the child would go; default the current folder")
 
-    score = _verb(verbs, "score", "answer benchmark items")
-    score.add_argument("model", metavar="MODEL", help=_MODEL)
-    score.add_argument("--items", type=Path, nargs="+", default=[], metavar="FILE", help="JSONL files of items")
-    score.add_argument("--limit", type=int, metavar="N", help="only the first N items of each benchmark")
-    score.add_argument("--samples", type=Path, metavar="FILE", help="write one JSON line an item")
+    _merge(_verb(verbs, "merge", "write a child of two parents"))
+
+    recipe = _verb(verbs, "recipe", "show what made a child")
+    recipe.add_argument("child", type=Path, metavar="CHILD", help="an exported child's folder, or its recipe.json")
+    recipe.add_argument("--mergekit", type=Path, metavar="FILE.yml", help="write it as mergekit YAML too")
+
+    _score(_verb(verbs, "score", "answer benchmark items"))
+
+    claim = _verb(verbs, "claim", "check a published score: can it be, and what could it show")
+    claim.add_argument("score", metavar="SCORE", help="in percent, with the digits it was printed with, such as 90.0")
+    claim.add_argument("n", type=int, metavar="N", help="number of items")
 
     evolve = _verb(verbs, "evolve", "search for a child that beats both parents")
     _parents(evolve)
     evolve.add_argument("--items", type=Path, nargs="+", default=[], metavar="FILE", help="JSONL files of items")
     evolve.add_argument("--probes", type=Path, metavar="FILE", help="JSONL of probes; default: built in")
-    evolve.add_argument("--layout", choices=("v4", "v6", "layerwise"), help="default v6")
-    evolve.add_argument("--operator", choices=(*_OPERATORS, "mix"), help="default lerp")
+    evolve.add_argument("--layout", choices=LAYOUTS, help="default v6")
+    evolve.add_argument("--operator", choices=(*OPERATORS, "mix"), help="default lerp")
     evolve.add_argument("--budget", type=int, metavar="N", help="candidates scored for real")
     evolve.add_argument("--seed", type=int, metavar="N", help="of the search; default 0")
     evolve.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the run and its child")
     evolve.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+    inherit = _verb(verbs, "inherit", "what a child has from whom, measured")
+    inherit.add_argument("child", metavar="CHILD", help="an exported child's folder, or another model")
+    inherit.add_argument("--father", required=True, metavar="F", help=_MODEL)
+    inherit.add_argument("--mother", required=True, metavar="M", help=_MODEL)
+    inherit.add_argument("--ancestor", metavar="M", help="their common base, where the child's recipe has one")
+    inherit.add_argument("--languages", action="store_true", help="also read a dozen languages with all three")
 
     health = _verb(verbs, "health", "a child's scan beside its parents'")
     health.add_argument("child", metavar="CHILD", help=_MODEL)
@@ -125,16 +145,71 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _score(score: argparse.ArgumentParser) -> None:
+    score.add_argument("model", metavar="MODEL", help=_MODEL)
+    score.add_argument("--items", type=Path, nargs="+", default=[], metavar="FILE", help="JSONL files of items")
+    score.add_argument("--limit", type=int, metavar="N", help="only the first N items of each benchmark")
+    score.add_argument("--samples", type=Path, metavar="FILE", help="write one JSON line an item")
+    score.add_argument("--shots", type=int, default=0, metavar="K", help="solved items before each question; default 0")
+    score.add_argument("--shots-from", type=Path, metavar="FILE", help="JSONL file the solved items are drawn from")
+    score.add_argument("--shots-seed", type=int, default=1234, metavar="N", help="of the draw; default 1234, lm-eval's")
+    score.add_argument("--same-shots", action="store_true", help="the same for all items of a task; they run once")
+    score.add_argument("--cut-long", action="store_true", help="cut the beginning of prompts longer than the context")
+    score.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default float32")
+    score.add_argument("--letters", action="store_true", help="choices by letter, mean over all rotations of the order")
+    score.add_argument("--protocol", choices=("greedy", "majority", "adaptive"), help="written answers, asked so")
+    score.add_argument(
+        "--extract", choices=("line", "letter", "number", "boxed"), help="how they are read; default line"
+    )
+    score.add_argument("--k", type=int, default=8, metavar="K", help="answers of a majority; default 8")
+    score.add_argument(
+        "--gate", choices=("confidence", "oracle"), default="confidence", help="of adaptive; oracle cheats"
+    )
+    score.add_argument("--seed", type=int, default=0, metavar="N", help="of sampled answers and orders; default 0")
+    score.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="of a written answer; default 64")
+    score.add_argument("--chat", action="store_true", help="ask through the model's chat template")
+    score.add_argument("--thinking", choices=("on", "off"), help="where the chat template knows it")
+
+
+def _merge(merge: argparse.ArgumentParser) -> None:
+    _parents(merge, optional=True)
+    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the child")
+    how = merge.add_mutually_exclusive_group(required=True)
+    how.add_argument("--ratio", type=float, metavar="R", help="mother's share of every tensor, 0 to 1")
+    how.add_argument("--genome", type=Path, metavar="G.json", help="a genome file")
+    how.add_argument("--preset", metavar="NAME", help="a published or plain genome by name")
+    how.add_argument("--recipe", type=Path, metavar="recipe.json", help="the recipe of an export: the same bytes again")
+    how.add_argument("--mergekit", type=Path, metavar="FILE.yml", help="a mergekit configuration")
+    merge.add_argument("--operator", choices=OPERATORS, help="default lerp, or the genome's")
+    merge.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="the operator's own, such as lambda=1.2"
+    )
+    merge.add_argument("--router", choices=ROUTER_SOURCES, help="whose router rows: A the father's, B the mother's")
+    merge.add_argument(
+        "--experts", choices=EXPERT_MODES, help="preserve: the father's where the mother's are dead; usage: by use"
+    )
+    merge.add_argument("--match-experts", action="store_true", help="pair experts by likeness instead of by number")
+    merge.add_argument("--density", type=float, metavar="D", help="share of a delta kept by dare and ties, .05 to 1")
+    merge.add_argument("--seed", type=int, metavar="N", help="of the random masks; default 0, or the genome's")
+    merge.add_argument("--vocab", choices=("same", "by-token"), help="by-token: the rows of tokens that both have")
+    merge.add_argument("--scans", type=Path, nargs=2, metavar=("DIR_A", "DIR_B"), help="scans of father and mother")
+    merge.add_argument("--dtype", metavar="D", help="bfloat16, float16 or float32; default the father's")
+    merge.add_argument("--shard-size", metavar="SIZE", help="such as 2GB or 500MB; default the father's shards")
+    merge.add_argument("--devices", default="cpu", metavar="D,D", help="such as cuda:0,cuda:1; default cpu")
+    merge.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+
+
 def _verb(verbs: Any, name: str, what: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     return parser
 
 
-def _parents(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("father", metavar="FATHER", help=_MODEL)
-    parser.add_argument("mother", metavar="MOTHER", help=_MODEL)
-    parser.add_argument("--ancestor", metavar="M", help="their common base, for ties, dare_ties and task_arithmetic")
+def _parents(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    kept = "; left out, the one a recipe or mergekit file names" if optional else ""
+    for name in ("father", "mother"):
+        parser.add_argument(name, nargs="?" if optional else None, metavar=name.upper(), help=_MODEL + kept)
+    parser.add_argument("--ancestor", metavar="M", help="their common base, for ties, dare_ties and their like")
 
 
 def _leave(progress: Progress, code: int, line: str) -> int:

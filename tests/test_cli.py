@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,39 @@ def test_health_names_a_verdict(capsys, tiny_llama_pair: Trio, probes: Path, tmp
     assert {row["probe"] for row in data["nll"]} == {"SUMS", "NEUTRAL"}
 
 
+def test_plan_says_what_a_merge_would_do_and_cost(capsys, tiny_moe_pair: Trio) -> None:
+    data = run_json(capsys, "plan", *tiny_moe_pair[:2], "--ancestor", tiny_moe_pair[2], "--operator", "ties")
+    assert data["compatible"] and data["operator"] == "ties"
+    assert data["fates"]["merged"]["tensors"] == len(open_checkpoint(tiny_moe_pair[0]).names)
+    assert data["cost"]["seconds"] > 0 and data["cost"]["calibration"]["operator"] == "ties"
+    code, out, err = run(capsys, "plan", *tiny_moe_pair[:2])
+    assert (code, err) == (0, "")
+    assert "3 x (GatedDeltaNet -> MoE) + 1 x (attention -> MoE)" in out
+    assert "an estimate: lerp measured at" in out and "smallest card that holds it" in out
+
+
+def test_plan_of_parents_that_do_not_fit_says_why_and_exits_0(
+    capsys, tiny_moe_pair: Trio, tiny_llama_pair: Trio
+) -> None:
+    code, out, _ = run(capsys, "plan", tiny_llama_pair[0], tiny_moe_pair[1])
+    assert code == 0
+    assert "They cannot be merged as asked" in out and "cannot be merged with the mother" in out
+    data = run_json(capsys, "plan", tiny_llama_pair[0], tiny_moe_pair[1])
+    assert data["compatible"] is False and data["cost"]["seconds"] is None
+
+
+def test_plan_looks_at_one_model_alone_without_torch(tiny_llama_pair: Trio) -> None:
+    script = (
+        "import sys; from darwin_lab.cli import main; code = main(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "plan", str(tiny_llama_pair[0])], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 x (attention -> FFN)" in done.stdout
+
+
 def test_bad_input_exits_2_with_one_line_and_writes_nothing(
     capsys, tiny_llama_pair: Trio, tiny_moe_pair: Trio, items: Path, tmp_path: Path
 ) -> None:
@@ -205,9 +240,6 @@ def test_control_c_exits_130(capsys, tiny_llama_pair: Trio, tmp_path: Path, monk
 
 
 def test_nothing_heavy_is_imported_for_help() -> None:
-    import subprocess
-    import sys
-
     script = "import sys; from darwin_lab.cli import build_parser; build_parser(); print('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)

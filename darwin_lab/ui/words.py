@@ -98,3 +98,11 @@ SCORES = Help(
     "in the table: it compares them item by item and is far sharper.",
     "Report items are sealed. Each look at them is counted, because a number that was peeked at often is worth less.",
 )
+BLOCK_STRIP = Help(
+    "Three views of one child over the same layers: the mother's share of attention and of FFN and experts, what each "
+    "layer matters in both parents (rise in NLL when it is skipped, mean over the skills), and the share of routed "
+    "experts that are dead. Dotted verticals are the genome's blocks.",
+    "Blue cells are the father's, vermilion the mother's, grey an even mix. A layer that matters much in one parent "
+    "and is taken from the other is worth a look: click it and open Health.",
+    "A layer that matters more is not a better layer, and dead means dead on these probes.",
+)

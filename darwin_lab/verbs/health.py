@@ -4,7 +4,7 @@ import argparse
 
 from darwin_lab.checkpoint.compare import require_compatible
 from darwin_lab.checkpoint.opening import open_checkpoint
-from darwin_lab.engine.resident import Resident
+from darwin_lab.engine.streamed import load_model, weigh
 from darwin_lab.mri.health import check_health
 from darwin_lab.mri.prescribe import golden_layers
 from darwin_lab.mri.scan import scan_model
@@ -18,9 +18,9 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     sources = [open_checkpoint(ref) for ref in (arguments.child, arguments.father, arguments.mother)]
     require_compatible(sources[1], sources[0])
     require_compatible(sources[1], sources[2])
-    resident = Resident.load(sources[0])
+    model = load_model(sources[0], weigh(sources[0]))
     scans = [
-        scan_model(resident, source, probes, part(tick, index / 3, (index + 1) / 3))
+        scan_model(model, source, probes, part(tick, index / 3, (index + 1) / 3))
         for index, source in enumerate(sources)
     ]
     child, father, mother = scans

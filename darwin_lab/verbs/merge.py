@@ -1,58 +1,87 @@
-"""The verb `merge`: a child written to a folder."""
+"""The verb `merge`: a child written to a folder, from a ratio, a genome, a recipe or a mergekit file."""
 
 import argparse
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+from darwin_lab.checkpoint.alignment import align
 from darwin_lab.checkpoint.anatomy import read_anatomy
-from darwin_lab.checkpoint.checkpoint import read_json
+from darwin_lab.checkpoint.checkpoint import Checkpoint, read_json
 from darwin_lab.checkpoint.compare import require_compatible
 from darwin_lab.checkpoint.opening import open_checkpoint
+from darwin_lab.engine.card import CardNotes
 from darwin_lab.engine.child import Child
-from darwin_lab.engine.export import check_target, export_child
+from darwin_lab.engine.export import check_devices, check_target, export_child
+from darwin_lab.engine.inheritance import what_was_inherited
+from darwin_lab.engine.shards import parse_size
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome, genome_from_json
-from darwin_lab.genome.presets import preset_genome
-from darwin_lab.lab.lab import Lab
+from darwin_lab.genome.presets import preset_genome, stretch_words
+from darwin_lab.merging.matching import expert_identity, require_same_experts
+from darwin_lab.merging.mergekit import read_mergekit
 from darwin_lab.merging.operators import NEEDS_ANCESTOR
 from darwin_lab.merging.prescription import Prescription
 from darwin_lab.merging.recipe import Recipe, make_recipe, uniform_recipe
-from darwin_lab.mri.prescribe import prescribe
-from darwin_lab.mri.record import Scan
-from darwin_lab.mri.static import static_profile
+from darwin_lab.merging.recipe_file import read_recipe_file
 from darwin_lab.progress import Tick, part
 from darwin_lab.verbs.common import Result
+
+_SCANNING_SHARE, _LOOKING_SHARE = 0.8, 0.05
+_DECIDED = frozenset({"operator", "option", "density", "scans", "router", "experts", "match_experts"})
+"""Flags that a recipe or mergekit file leaves no room for."""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What is to be written: opened parents, the recipe, and what goes with it. `scanned`: share of the work done."""
+
+    father: Checkpoint
+    mother: Checkpoint
+    ancestor: Checkpoint | None
+    recipe: Recipe
+    dtype: str | None = None
+    genome: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    scanned: float = 0.0
 
 
 def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     """Write a child."""
     started = time.monotonic()
     check_target(arguments.out, overwrite=arguments.overwrite)
-    father, mother = open_checkpoint(arguments.father), open_checkpoint(arguments.mother)
-    ancestor = open_checkpoint(arguments.ancestor) if arguments.ancestor else None
-    require_compatible(father, mother, ancestor)
-    anatomy = read_anatomy(father)
-    if arguments.scans is not None and arguments.ratio is not None:
-        raise LabError("--scans does nothing beside --ratio; leave it out, or give a genome that trusts the MRI")
-    notes: list[str] = []
-    if arguments.ratio is not None:
-        density = 1.0 if arguments.density is None else arguments.density
-        recipe = uniform_recipe(anatomy, arguments.ratio, arguments.operator or "lerp", density, arguments.seed or 0)
+    devices = tuple(device.strip() for device in arguments.devices.split(","))
+    check_devices(devices)
+    shard_size = parse_size(arguments.shard_size) if arguments.shard_size else None
+    if arguments.recipe is not None:
+        planned = _from_recipe(arguments)
+    elif arguments.mergekit is not None:
+        planned = _from_mergekit(arguments)
     else:
-        genome = _asked_genome(arguments, anatomy.layers, has_ancestor=ancestor is not None)
-        if ancestor is None and NEEDS_ANCESTOR[genome.operator]:
-            raise LabError(f"{genome.operator} needs a common ancestor; give --ancestor, or use dare, lerp or slerp")
-        recipe, notes = _recipe(arguments, genome, part(tick, 0.0, 0.8))
-    child = Child(father, mother, recipe, ancestor, name=arguments.out.name)
-    export_child(child, arguments.out, overwrite=arguments.overwrite, dtype=arguments.dtype, tick=part(tick, 0.8, 1.0))
+        planned = _from_genes(arguments, tick)
+    recipe = planned.recipe
+    if arguments.recipe is None and not arguments.match_experts:
+        require_same_experts(planned.father, planned.mother, read_anatomy(planned.father), recipe)
+    child = Child(planned.father, planned.mother, recipe, planned.ancestor, name=arguments.out.name)
+    looked = planned.scanned + _LOOKING_SHARE * (1.0 - planned.scanned)
+    inherited = what_was_inherited(
+        child, planned.father, planned.mother, planned.ancestor, part(tick, planned.scanned, looked)
+    )
+    export_child(
+        child, arguments.out, overwrite=arguments.overwrite, dtype=arguments.dtype or planned.dtype,
+        shard_size=shard_size, devices=devices, genome=planned.genome, tick=part(tick, looked, 1.0),
+        notes=CardNotes(inherited=inherited.to_markdown()),
+    )  # fmt: skip
     merged = sum(row.action == "merge" for row in recipe.rows.values())
+    notes = [*planned.notes, *recipe.warnings]
     data = {
         "out": str(arguments.out),
         "recipe": recipe.hash,
         "genome": recipe.genome_hash or None,
         "prescription": recipe.prescription_hash or None,
         "tensors": {"merged": merged, "copied": len(recipe.rows) - merged},
-        "bytes": father.total_bytes,
+        "bytes": sum(file.stat().st_size for file in arguments.out.glob("*.safetensors")),
         "seconds": round(time.monotonic() - started, 3),
         "notes": notes,
     }
@@ -61,6 +90,124 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         f"{arguments.out}: child {recipe.hash}, {merged} tensors merged, {len(recipe.rows) - merged} copied",
     ]
     return Result(data, "\n".join(lines))
+
+
+# ---------------------------------------------------------------------------------------- a recipe or mergekit file
+
+
+def _from_recipe(arguments: argparse.Namespace) -> _Planned:
+    """The recipe of an export, with the very parents it was made of; nothing else may be said beside it."""
+    _refuse_beside(arguments, "recipe", _DECIDED | {"seed", "vocab"})
+    file = read_recipe_file(arguments.recipe)
+    opened: dict[str, Checkpoint | None] = {}
+    for role in ("father", "mother", "ancestor"):
+        given = getattr(arguments, role)
+        if given is not None and role not in file.parents:
+            raise LabError(f"the recipe was made without an {role}; leave it out")
+        opened[role] = _opened(given, file.parents[role].ref, role) if role in file.parents else None
+    father, mother, ancestor = opened["father"], opened["mother"], opened["ancestor"]
+    assert father is not None
+    assert mother is not None
+    file.check_parents(opened)
+    require_compatible(father, mother, ancestor, vocabulary=file.recipe.vocabulary)
+    if arguments.dtype is not None and arguments.dtype != file.dtype:
+        has = file.dtype or "the father's"
+        raise LabError(f"--dtype {arguments.dtype} contradicts the recipe, which has {has}; leave it out")
+    notes = [f"made with {name} {then}, here it is {now}" for name, (then, now) in file.other_versions().items()]
+    return _Planned(father, mother, ancestor, file.recipe, file.dtype, file.genome, tuple(notes))
+
+
+def _from_mergekit(arguments: argparse.Namespace) -> _Planned:
+    """A mergekit configuration; FATHER, MOTHER and --ancestor stand in for the models it names."""
+    _refuse_beside(arguments, "mergekit", _DECIDED)
+    file = read_mergekit(arguments.mergekit)
+    if arguments.ancestor is not None and file.ancestor is None:
+        raise LabError(f"{arguments.mergekit} merges without an ancestor; leave --ancestor out")
+    father = _opened(arguments.father, file.father, "father")
+    mother = _opened(arguments.mother, file.mother, "mother")
+    ancestor = _opened(arguments.ancestor, file.ancestor, "ancestor") if file.ancestor is not None else None
+    vocabulary = arguments.vocab or "same"
+    require_compatible(father, mother, ancestor, vocabulary=vocabulary)
+    recipe = file.recipe(read_anatomy(father), seed=arguments.seed or 0, vocabulary=vocabulary)
+    return _Planned(father, mother, ancestor, recipe, file.child_dtype(father), notes=file.notes)
+
+
+def _refuse_beside(arguments: argparse.Namespace, file: str, flags: frozenset[str]) -> None:
+    """A flag that the file already decides is an error, not a silent choice."""
+    for flag in sorted(flags):
+        if getattr(arguments, flag) not in (None, [], False):
+            raise LabError(f"--{flag.replace('_', '-')} does nothing beside --{file}, which says it all; leave it out")
+    if (arguments.father is None) != (arguments.mother is None):
+        raise LabError("only one of FATHER and MOTHER is given; give both, or none to take those the file names")
+
+
+def _opened(given: str | None, ref: str, role: str) -> Checkpoint:
+    """The parent given, or the one the file names."""
+    if given is not None:
+        return open_checkpoint(given)
+    try:
+        return open_checkpoint(ref)
+    except LabError as error:
+        where = "--ancestor M" if role == "ancestor" else "FATHER MOTHER"
+        raise LabError(f"the {role} that the file names cannot be opened: {error}; or give {where}") from None
+
+
+# ------------------------------------------------------------------------------------------------ a ratio or genome
+
+
+def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
+    if arguments.father is None or arguments.mother is None:
+        raise LabError("give FATHER and MOTHER; only --recipe and --mergekit name them themselves")
+    father, mother = open_checkpoint(arguments.father), open_checkpoint(arguments.mother)
+    ancestor = open_checkpoint(arguments.ancestor) if arguments.ancestor else None
+    vocabulary = arguments.vocab or "same"
+    require_compatible(father, mother, ancestor, vocabulary=vocabulary)
+    anatomy = read_anatomy(father)
+    genome = None
+    if arguments.ratio is None:
+        genome = _asked_genome(arguments, anatomy.layers, has_ancestor=ancestor is not None)
+        if ancestor is None and NEEDS_ANCESTOR[genome.operator]:
+            raise LabError(f"{genome.operator} needs a common ancestor; give --ancestor, or use dare, lerp or slerp")
+    asks = genome.reads_advice if genome else arguments.experts in ("preserve", "usage")
+    if arguments.scans is not None and not asks:
+        raise LabError(
+            "--scans does nothing beside this; leave it out, or give --experts or a genome that trusts the MRI"
+        )
+    scanned = _SCANNING_SHARE if asks and arguments.scans is None else 0.0
+    words = stretch_words(arguments.preset, anatomy.layers) if arguments.preset else ""
+    notes = [words] if words else []
+    advice = _advice(arguments, genome, father, mother, notes, part(tick, 0.0, scanned)) if asks else None
+    order = None
+    if arguments.match_experts:
+        identity = expert_identity(father, mother, anatomy)
+        if identity is None:
+            raise LabError(f"{father.name} has no experts to match; leave --match-experts out")
+        order = identity.order
+        notes.append(identity.words())
+    if genome is not None:
+        recipe = make_recipe(genome, anatomy, advice, vocabulary=vocabulary, expert_order=order)
+        return _Planned(father, mother, ancestor, recipe, None, genome.to_json(), tuple(notes), scanned)
+    recipe = uniform_recipe(
+        anatomy, arguments.ratio, arguments.operator or "lerp",
+        1.0 if arguments.density is None else arguments.density, arguments.seed or 0,
+        experts=arguments.experts or "blend", router=arguments.router or "blend", options=options_of(arguments),
+        prescription=advice, vocabulary=vocabulary, expert_order=order,
+    )  # fmt: skip
+    return _Planned(father, mother, ancestor, recipe, notes=tuple(notes), scanned=scanned)
+
+
+def options_of(arguments: argparse.Namespace) -> dict[str, float]:
+    """The numbers of --option NAME=VALUE."""
+    options = {}
+    for text in arguments.option:
+        name, equals, value = text.partition("=")
+        try:
+            options[name.strip()] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise LabError(f"--option {text} is no NAME=VALUE with a number; write it like lambda=1.2")
+    return options
 
 
 def _asked_genome(arguments: argparse.Namespace, layers: int, *, has_ancestor: bool) -> Genome:
@@ -80,39 +227,56 @@ def _asked_genome(arguments: argparse.Namespace, layers: int, *, has_ancestor: b
         ("operator", arguments.operator, genome.operator),
         ("seed", arguments.seed, genome.seed),
         ("density", arguments.density, genome.genes.get("density_b")),
-    ):
+        ("router", arguments.router, genome.router),
+        ("experts", arguments.experts, genome.experts),
+        *(("option", f"{name}={value:g}", f"{name}={genome.options.get(name, float('nan')):g}")
+          for name, value in options_of(arguments).items()),
+    ):  # fmt: skip
         if asked is not None and asked != has:
             raise LabError(f"--{flag} {asked} contradicts the genome, which says {has}; change one of them")
     return genome
 
 
-def _recipe(arguments: argparse.Namespace, genome: Genome, tick: Tick) -> tuple[Recipe, list[str]]:
-    """The recipe of a genome; where it trusts the MRI, with the scans given or made."""
-    trust = genome.genes.get("mri_trust", 0.0)
-    if trust == 0.0:
-        return make_recipe(genome, read_anatomy(open_checkpoint(arguments.father))), []
+def _advice(
+    arguments: argparse.Namespace,
+    genome: Genome | None,
+    father: Checkpoint,
+    mother: Checkpoint,
+    notes: list[str],
+    tick: Tick,
+) -> Prescription | None:
+    """The prescription that the genome or --experts goes by: from the scans given, or of scans made now."""
+    trust = f"mri_trust {genome.genes['mri_trust']:g}: " if genome and genome.genes.get("mri_trust") else ""
     if arguments.scans is not None:
-        advice = _given_advice(arguments)
-        note = f"mri_trust {trust:g}: card V6 advice from the scans given"
-        return make_recipe(genome, read_anatomy(open_checkpoint(arguments.father)), advice), [note, advice.note]
+        advice = _given_advice(arguments, father, mother)
+        notes += [f"{trust}card V6 advice from the scans given", advice.note]
+        return advice
+    from darwin_lab.lab.lab import Lab
+
     lab = Lab()
     try:
-        pair = lab.open_pair(arguments.father, arguments.mother, arguments.ancestor)
-        jobs = lab.request_scan(pair) if genome.prescription is None else []
+        vocabulary = arguments.vocab or "same"
+        pair = lab.open_pair(arguments.father, arguments.mother, arguments.ancestor, vocabulary=vocabulary)
+        wanted = genome.prescription if genome else None
+        jobs = lab.request_scan(pair) if wanted is None else []
         for index, job_id in enumerate(jobs):
             lab.wait(job_id, part(tick, index / len(jobs), (index + 1) / len(jobs)))
-        advice_note = f"mri_trust {trust:g}: advice from {'new' if jobs else 'stored'} scans of both parents"
-        return lab.recipe(pair, genome), [advice_note]
+        notes.append(f"{trust}advice from {'new' if jobs else 'stored'} scans of both parents")
+        return lab.advice(pair, wanted)
     finally:
         lab.close()
 
 
-def _given_advice(arguments: argparse.Namespace) -> Prescription:
+def _given_advice(arguments: argparse.Namespace, father: Checkpoint, mother: Checkpoint) -> Prescription:
     """Card V6 advice from two saved scans; the contrastive one needs the parents side by side."""
-    father, mother = open_checkpoint(arguments.father), open_checkpoint(arguments.mother)
+    from darwin_lab.mri.prescribe import prescribe
+    from darwin_lab.mri.record import Scan
+    from darwin_lab.mri.static import static_profile
+
     scan_a, scan_b = (Scan.load(folder) for folder in arguments.scans)
     for who, parent, made in (("father", father, scan_a), ("mother", mother, scan_b)):
         if made.fingerprint != parent.fingerprint:
             raise LabError(f"the {who}'s scan is of {made.model}, not of {parent.name} as it is now; scan it again")
     anatomy = read_anatomy(father)
-    return prescribe(scan_a, scan_b, anatomy, mode="card_v6", static=static_profile(father, mother, anatomy))
+    aligned = align(father, mother, vocabulary=arguments.vocab or "same")
+    return prescribe(scan_a, scan_b, anatomy, mode="card_v6", static=static_profile(father, aligned, anatomy))

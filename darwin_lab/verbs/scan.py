@@ -1,36 +1,61 @@
-"""The verb `scan`: one model scanned and the scan saved."""
+"""The verb `scan`: one model scanned and the scan saved; a stopped one is taken up where it was."""
 
 import argparse
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
+from darwin_lab.checkpoint.anatomy import read_anatomy
 from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.engine.export import check_target
-from darwin_lab.engine.resident import Resident
+from darwin_lab.engine.streamed import Streamed, load_model, weigh
+from darwin_lab.errors import LabError
+from darwin_lab.mri.keeper import Keeper
 from darwin_lab.mri.record import Scan
-from darwin_lab.mri.scan import scan_model
+from darwin_lab.mri.scan import MAX_TOKENS, scan_model, scan_settings
 from darwin_lab.progress import Tick
 from darwin_lab.verbs.common import Result, probes_for
 
+NO_EXPERTS = "this model has no experts"
+
 
 def run(arguments: argparse.Namespace, tick: Tick) -> Result:
-    """Scan one model and save the scan."""
+    """Scan one model, whole in memory or one layer at a time, and save the scan."""
+    import torch
+
     check_target(arguments.out, overwrite=False)
+    limit = arguments.max_tokens or MAX_TOKENS
+    if limit < 2:
+        raise LabError(f"--max-tokens {limit} leaves nothing to predict; give 2 or more")
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[arguments.dtype]
     probes = probes_for(arguments.probes, arguments.model)
     source = open_checkpoint(arguments.model)
-    made = scan_model(Resident.load(source), source, probes, tick)
+    read_anatomy(source)
+    memory = weigh(source, arguments.stream, arguments.device, dtype)
+    tick(0.0, memory.sentence)
+    model = load_model(source, memory, arguments.device, dtype, arguments.overflow)
+    key = {"fingerprint": source.fingerprint, "probes": probes.hash, "settings": scan_settings(limit, dtype)}
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    keeper = Keeper(arguments.out.parent / f".{arguments.out.name}.partial-{name}", key)
+    made = scan_model(model, source, probes, tick, max_tokens=limit, keeper=keeper)
     made.save(arguments.out)
-    return Result({**made.to_json(), "out": str(arguments.out)}, _scan_text(made, arguments.out))
+    keeper.remove()
+    how = memory.sentence
+    data: dict[str, Any] = {"streamed": memory.streamed, "needed_bytes": memory.needed, "free_bytes": memory.free}
+    if isinstance(model, Streamed):
+        data["bytes_read"] = model.bytes_read
+        how = f"{how}\n{model.passes_words(sum(made.tokens.values()))}; {model.bytes_read:,} bytes of weights read"
+    return Result({**made.to_json(), "memory": data, "out": str(arguments.out)}, _scan_text(made, arguments.out, how))
 
 
-def _scan_text(made: Scan, out: Path) -> str:
+def _scan_text(made: Scan, out: Path, how: str) -> str:
     loss = made.importance("loss")
-    lines = [f"{made.model}: {made.layers} layers, {sum(made.tokens.values()):,} probe tokens, saved in {out}", ""]
+    lines = [f"{made.model}: {made.layers} layers, {sum(made.tokens.values()):,} probe tokens, saved in {out}", how, ""]
     lines.append("rise in NLL when the layer is skipped")
     lines.append("layer " + " ".join(f"{probe[:9]:>9}" for probe in made.probes))
     lines += [
         f"{layer:>5} " + " ".join(f"{loss[probe][layer]:9.3f}" for probe in made.probes) for layer in range(made.layers)
     ]
     report = made.expert_report()
-    if report is not None:
-        lines += ["", report.note]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", NO_EXPERTS if report is None else report.note])

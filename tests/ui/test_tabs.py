@@ -11,7 +11,7 @@ from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.lab.lab import Lab
 from darwin_lab.ui.page import TABS, build, follow, on_arrival
 from darwin_lab.ui.session import NO_RUN_CHOSEN, genome_at_hand
-from darwin_lab.ui.tabs import child, evolution, genome_views, health, mri_views, parents
+from darwin_lab.ui.tabs import child_views, evolution, genome_views, health, mri_views, parents, parents_views
 
 PROBES = ("MATH", "NEUTRAL")
 SEEN = {"ended": None, "notice": "", "bar": None, "place": None}
@@ -190,16 +190,16 @@ def test_the_report_shows_n_interval_and_p_for_every_model(lab, scanned):
     genome = neutral_genome("v6", scanned.anatomy.layers)
     lab.wait(lab.request_report(scanned, genome))
     report = lab.report(scanned, lab.recipe(scanned, genome).hash)
-    table = child.report_table(report)
+    table = child_views.report_table(report)
     assert [row["id"] for row in table["rows"]] == ["child", "father", "mother", "blend"]
     assert "n 6" in table["columns"][-1]["label"]
-    assert child.report_chart(report).figure is not None
+    assert child_views.report_chart(report).figure is not None
 
 
 def test_a_pair_that_cannot_be_bred_says_why(lab, tiny_moe_pair, tiny_llama_pair):
     mixed = lab.open_pair(tiny_moe_pair[0], tiny_llama_pair[1])
-    assert "cannot be bred" in parents.pair_words(mixed)
-    assert "✕" in parents.checks_table(mixed)["rows"][0]["cells"][3]["words"]
+    assert "cannot be bred" in parents_views.pair_words(mixed)
+    assert "✕" in parents_views.checks_table(mixed)["rows"][0]["cells"][3]["words"]
 
 
 def test_names_of_checkpoints_are_never_read_as_html(lab, tiny_moe_pair, tmp_path):

@@ -6,6 +6,7 @@ keyboard. Text is put in as text, never as HTML.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,8 @@ _JS = (Path(__file__).parent / "data_table.js").read_text(encoding="utf-8")
 
 @dataclass(frozen=True)
 class Column:
-    """One column; kind: text, code, number, signed, share (a percentage), bar (number and bar), mark (a verdict)."""
+    """One column; kind: text, long (a sentence), code, number, signed, share (a percentage), bar (number and
+    bar), mark (a verdict)."""
 
     label: str
     kind: str = "text"
@@ -43,15 +45,31 @@ def mark(ok: bool | None, words: str) -> dict[str, str]:
 
 
 def data_table(
-    elem_id: str, *, label: str, pick: bool = False, search: bool = False, height: int | None = None, empty: str = ""
+    elem_id: str,
+    *,
+    label: str,
+    pick: bool = False,
+    search: bool = False,
+    facets: Sequence[str] = (),
+    height: int | None = None,
+    empty: str = "",
 ) -> gr.HTML:
-    """An empty table; feed it with `table_value`. `height` bounds it and makes it scroll under its head."""
+    """An empty table; feed it with `table_value`. `height` bounds it and makes it scroll under its head.
+
+    `search` gives it a bar with a text filter, the number of rows and CSV; `facets` are labels of columns that get a
+    menu of their values there.
+    """
+    menus = "".join(
+        f"<select data-facet='{html.escape(name, quote=True)}' aria-label='{html.escape(name, quote=True)}'></select>"
+        for name in facets
+    )
     bar = (
         "<div class='dl-data-bar'>"
         + ("<input type='search' placeholder='Filter' aria-label='Filter rows of {{label}}'>" if search else "")
+        + menus
         + "<span class='dl-count'></span>"
         "<button type='button' class='dl-csv' title='Download as CSV'>CSV</button></div>"
-        if search
+        if search or facets
         else "<span class='dl-count' hidden></span>"
     )
     limit = f"max-height:{height}px" if height else ""

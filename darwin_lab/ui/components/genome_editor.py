@@ -14,13 +14,15 @@ from typing import Any
 import gradio as gr
 
 from darwin_lab.errors import LabError
-from darwin_lab.genome.layouts import Gene, Layout
+from darwin_lab.genome.layouts import BANDS, Gene, Layout
 
 LABELS = {
     "ratio": "whole model", "global_ratio": "whole model", "attn": "attention", "attn_ratio": "attention",
-    "ffn": "FFN + experts", "ffn_ratio": "FFN + experts", "embed_ratio": "embedding", "density_a": "father's change",
+    "ffn": "FFN + experts", "ffn_ratio": "FFN + experts", "embed_ratio": "embedding", "embed": "embedding",
+    "lm_head": "output head", "norm": "norms", "router": "routers", "density_a": "father's change",
     "density_b": "mother's change", "mri_trust": "trust in the MRI", "merge_method_weight": "dare_ties share",
 }  # fmt: skip
+ROUTER_LABELS = {"A": " · router A", "B": " · router B"}
 _JS = (Path(__file__).parent / "genome_editor.js").read_text(encoding="utf-8")
 
 
@@ -43,20 +45,23 @@ def editor_value(
     advice: Mapping[str, float] | None = None,
     locked: Sequence[str] = (),
     idle: Mapping[str, str] | None = None,
+    router: str | tuple[str, ...] = "blend",
 ) -> dict[str, Any]:
     """The value for a genome. `stamp` names what was loaded: a new stamp brings new values and resets the marks of
     changed genes; under the same stamp the browser keeps what the user moved or locked and takes only the advice.
 
-    `idle`: gene -> why it does nothing under the chosen operator; such a gene is greyed out with the reason.
+    `idle`: gene -> why it does nothing under the chosen operator; such a gene is greyed out with the reason. `router`:
+    whose router rows, shown beside the blocks where it differs by block.
     """
     why = dict(idle or {})
+    sources = dict(zip(layout.block_names, router, strict=False)) if isinstance(router, tuple) else {}
     rows = []
     for gene in layout.genes:
         mri = (advice or {}).get(gene.name)
         rows.append(
             {
                 "name": gene.name,
-                "label": label_of(gene, layout),
+                "label": label_of(gene, layout) + ROUTER_LABELS.get(sources.get(gene.name, ""), ""),
                 "group": gene.group,
                 "value": float(genes.get(gene.name, gene.neutral)),
                 "low": gene.low,
@@ -66,29 +71,20 @@ def editor_value(
                 "locked": gene.name in locked,
                 "idle": why.get(gene.name, ""),
                 "help": f"{gene.help} Gene {gene.name}.",
-                "layers": layers_of(gene, layout),
+                "layers": layout.layers_of(gene.name),
                 "people": gene.group in ("global", "component", "block", "layer"),
             }
         )
     return {"genes": rows, "stamp": stamp}
 
 
-def layers_of(gene: Gene, layout: Layout) -> tuple[int, int] | None:
-    """The layers a block or layer gene covers, first and last."""
-    if gene.group == "block":
-        return layout.blocks[int(gene.name.rsplit("_", 1)[1])]
-    if gene.group == "layer":
-        layer = int(gene.name.rsplit("_", 1)[1])
-        return layer, layer
-    return None
-
-
 def label_of(gene: Gene, layout: Layout) -> str:
-    """A gene's name in words; blocks and layers by the layers they cover."""
-    covered = layers_of(gene, layout)
-    if covered is not None:
-        return " – ".join(f"L{layer}" for layer in dict.fromkeys(covered))
-    return LABELS.get(gene.name, gene.name.replace("_", " "))
+    """A gene's name in words; blocks and layers by the layers they cover, with their name where they have one."""
+    covered = layout.layers_of(gene.name)
+    if covered is None:
+        return LABELS.get(gene.name, gene.name.replace("_", " "))
+    layers = " – ".join(f"L{layer}" for layer in dict.fromkeys(covered))
+    return f"{gene.name} {layers}" if gene.name in BANDS else layers
 
 
 def genes_from(payload: Any, layout: Layout) -> tuple[dict[str, float], tuple[str, ...]]:

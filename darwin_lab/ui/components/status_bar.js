@@ -1,5 +1,5 @@
 // The bar at the foot of the page: what the lab is doing, how far it is, how long it still takes, and a way to stop it.
-// `props.value` = {jobs: [{id, title, message, fraction, eta, state}], notice, title}. Never moves the page.
+// `props.value` = {jobs: [{id, kind, title, message, fraction, eta, state}], notice, title}. Never moves the page.
 const bar = element.querySelector('.dl-status'), words = bar.querySelector('.dl-status-words'), fill = bar.querySelector('.dl-status-fill');
 const number = bar.querySelector('.dl-status-number'), stop = bar.querySelector('.dl-status-stop'), more = bar.querySelector('.dl-status-more');
 let text = '';
@@ -18,6 +18,8 @@ function paint() {
   fill.parentElement.setAttribute('aria-valuenow', job ? Math.round(100 * job.fraction) : 0);
   more.textContent = value.jobs?.length > 1 ? `+ ${value.jobs.length - 1} waiting` : '';
   more.title = (value.jobs || []).slice(1).map(j => j.title).join('\n');
+  window.__darwinJobs = value.jobs || [];
+  window.dispatchEvent(new Event('darwin-jobs'));
   document.title = job ? `${Math.round(100 * job.fraction)} % · Darwin Lab` : 'Darwin Lab';
 }
 stop.addEventListener('click', () => { const job = (props.value?.jobs || [])[0]; trigger('input', {cancel: job ? job.id : null}); });

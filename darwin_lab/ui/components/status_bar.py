@@ -42,6 +42,7 @@ def status_value(jobs: Sequence[JobView], notice: str = "") -> dict[str, Any]:
     rows = [
         {
             "id": job.id,
+            "kind": job.kind,
             "title": job.title,
             "message": job.message,
             "fraction": round(job.fraction, 3),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from darwin_lab.ui.figures.style import CHILD, COLOUR, DASH, NAME, Cell, Chart, frame, layer_names, layer_ticks
+from darwin_lab.ui.figures.style import CHILD, COLOUR, DASH, GREY, NAME, Cell, Chart, frame, layer_names, layer_ticks
 
 
 def health_bars(
@@ -61,10 +61,9 @@ def health_bars(
             go.Scatter(
                 x=list(flagged),
                 y=[max(child[at], father[at], mother[at]) + 0.06 * ceiling for at in flagged],
-                mode="text",
-                text=["▲"] * len(flagged),
-                name="flagged ▲",
-                textfont={"size": 14},
+                mode="markers",
+                name="flagged",
+                marker={"symbol": "triangle-up", "size": 12, "color": GREY},
                 customdata=list(flagged.values()),
                 hovertemplate="<b>%{x}</b> %{customdata}<extra></extra>",
             )

@@ -1,34 +1,45 @@
-"""The Child tab: what the child can do on sealed items, beside both parents and the plain blend; and its export.
+"""The Child tab: what the child can do on sealed items beside its parents, what it is made of, and how it leaves.
 
-Takes the genome at hand; gives the report and the exported folder from the store.
+Takes the genome at hand; gives report, block strip, inheritance and languages from the store, the exported folder and
+its push to the Hub. What is shown of each is made in `child_views`.
 """
 
 from __future__ import annotations
 
-import html
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from darwin_lab.engine.shards import parse_size
 from darwin_lab.errors import LabError
-from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
-from darwin_lab.lab.views import ExportView
 from darwin_lab.merging.recipe import Recipe
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
-from darwin_lab.ui.components.data_table import Column, Row, data_table, mark, table_value
-from darwin_lab.ui.figures.score_bars import score_bars
-from darwin_lab.ui.figures.style import NAME, Chart, nothing, plural
-from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, facts, genome_at_hand, guarded, lead, pair_of, say, verdict
+from darwin_lab.ui.components.data_table import data_table, table_value
+from darwin_lab.ui.components.job_line import job_line
+from darwin_lab.ui.figures.style import nothing
+from darwin_lab.ui.session import (
+    AT_ONCE,
+    QUIET,
+    Shared,
+    genome_at_hand,
+    guarded,
+    layer_clicked,
+    lead,
+    pair_of,
+    say,
+    verdict,
+)
+from darwin_lab.ui.tabs import child_views as views
+from darwin_lab.ui.tabs.recipe_views import FACETS, recipe_rows
 
-ORDER = ("child", "father", "mother", "blend")
-SIGNIFICANT = 0.05
-NOT_YET = "Press “Score on report items”: child, father, mother and blend answer the same sealed items."
-BRING_ITEMS = "This pair came without benchmark items. Add JSONL files in Parents and open it again."
+LIKE_FATHER = "Like the father's"
+SHARD_SIZES = (LIKE_FATHER, "1 GB", "2 GB", "5 GB", "10 GB")
+WHAT_PUSH_IS = (
+    "The exported folder as a model repository of yours, with the login of this machine (<code>hf auth login</code>)."
+)
+WHAT_PUSH_IS_HERE = "The exported folder as a model repository of yours. The lab uses your sign-in and no other."
 
 
 def build(shared: Shared) -> None:
@@ -39,8 +50,12 @@ def build(shared: Shared) -> None:
     )
     with gr.Row(elem_classes=["dl-row"]):
         with gr.Column(scale=8, min_width=480):
-            sentence = gr.HTML(verdict("plain", "Not scored on report items.", NOT_YET), elem_id="child_verdict")
-            bars = chart_card("score_bars", "Accuracy by skill", words.SCORES, empty=NOT_YET, height=340)
+            sentence = gr.HTML(verdict("plain", "Not scored on report items.", views.NOT_YET), elem_id="child_verdict")
+            bars = chart_card("score_bars", "Accuracy by skill", words.SCORES, empty=views.NOT_YET, height=300)
+            strip = chart_card(
+                "block_strip", "The child, layer by layer", words.BLOCK_STRIP, empty="Open a pair in Parents first.",
+                height=380, layered=True,
+            )  # fmt: skip
         with gr.Column(scale=4, min_width=320):
             with gr.Column(elem_classes=["dl-card"]):
                 gr.HTML("<h3>The child at hand</h3>")
@@ -52,16 +67,57 @@ def build(shared: Shared) -> None:
                     "<h3>Export</h3><p class='dl-note'>A folder with the father's tensor names, dtypes and side files; "
                     "it loads in plain transformers.</p>"
                 )
+                shards = gr.Dropdown(list(SHARD_SIZES), value=LIKE_FATHER, label="Shards", elem_id="child_shards")
                 export = gr.Button("Export this child", elem_id="child_export")
-                exported = gr.HTML(say("Not exported yet."), elem_id="child_exported")
+                job_line("child_export_progress", "export")
+                exported = gr.HTML(say(views.NOT_EXPORTED), elem_id="child_exported")
                 download = gr.DownloadButton("Download the folder (zip)", visible=False, elem_id="child_download")
+            with gr.Column(elem_classes=["dl-card"]):
+                here = views.on_a_space()
+                gr.HTML(f"<h3>Push to the Hub</h3><p class='dl-note'>{WHAT_PUSH_IS_HERE if here else WHAT_PUSH_IS}</p>")
+                if views.can_sign_in():
+                    gr.LoginButton(size="sm", elem_id="push_login")
+                repo = gr.Textbox(label="Repository", placeholder="account/name", max_length=200, elem_id="push_repo")
+                private = gr.Checkbox(True, label="Private", elem_id="push_private")
+                with gr.Row(elem_classes=["dl-tight"]):
+                    dry = gr.Button("Dry run", size="sm", elem_id="push_dry", min_width=90)
+                    push = gr.Button("Push", size="sm", elem_id="push_go", min_width=90)
+                job_line("push_progress", "push")
+                pushed = gr.HTML(elem_id="push_result", elem_classes=["dl-line"])
+                planned = gr.HTML(elem_id="push_planned", elem_classes=["dl-line"])
 
     with gr.Column(elem_classes=["dl-card"]):
         gr.HTML(
             "<h3>Score table</h3><p class='dl-note'>Intervals: 95 % Wilson for a skill. p: paired permutation over "
             "items, stratified by skill, child against each.</p>"
         )
-        table = data_table("score_table", label="Score table", empty=NOT_YET)
+        table = data_table("score_table", label="Score table", empty=views.NOT_YET)
+    with gr.Column(elem_classes=["dl-card"]):
+        with gr.Row(elem_classes=["dl-headline"]):
+            gr.HTML("<h3>What was inherited</h3><p class='dl-note'>Weights are compared byte by byte, files whole.</p>")
+            measure = gr.Button("Measure", size="sm", elem_id="inherit_go", scale=0, min_width=110)
+        job_line("inherit_progress", "inherit")
+        measured = gr.HTML(elem_id="inherit_words", elem_classes=["dl-line"])
+        inherited = data_table("inherit_table", label="What was inherited", empty=views.NOT_MEASURED)
+    with gr.Column(elem_classes=["dl-card"]):
+        with gr.Row(elem_classes=["dl-headline"]):
+            gr.HTML(
+                "<h3>Languages</h3><p class='dl-note'>NLL in nats a token on twelve short texts a language; "
+                "differences paired over texts, 95 %.</p>"
+            )
+            read = gr.Button("Read a dozen languages", size="sm", elem_id="languages_go", scale=0, min_width=180)
+        job_line("languages_progress", "languages")
+        languages_said = gr.HTML(elem_id="languages_words", elem_classes=["dl-line"])
+        languages = data_table("languages_table", label="Languages", empty=views.NOT_READ)
+    with gr.Column(elem_classes=["dl-card"]):
+        gr.HTML(
+            "<h3>Recipe</h3><p class='dl-note'>One row a tensor: what happens to it, and why. Click a heading to sort; "
+            "experts that are treated alike share a row.</p>"
+        )
+        recipe_table = data_table(
+            "child_recipe", label="Recipe of the child", search=True, facets=FACETS, height=420,
+            empty="Open a pair in Parents first.",
+        )  # fmt: skip
 
     def at_hand_of(pair_key: str, at_hand: dict[str, Any] | None) -> tuple[Pair, Recipe]:
         pair = pair_of(lab, pair_key)
@@ -74,154 +130,89 @@ def build(shared: Shared) -> None:
             pair, recipe = at_hand_of(pair_key, at_hand)
         except LabError as error:
             why = str(error)
+            none = table_value((), (), empty=why)
             hidden = gr.DownloadButton(visible=False)
-            return [
-                verdict("plain", "No child.", why),
-                nothing(why).wire(),
-                table_value((), (), empty=why),
-                "",
-                "",
-                say(why),
-                hidden,
-            ]
-        report = lab.report(pair, recipe.hash)
-        kept = lab.export(pair, recipe.hash)
-        busy = {job.kind for job in lab.active_jobs()}
+            return [verdict("plain", "No child.", why), nothing(why).wire(), none, "", "", say(why), hidden,
+                    "", "", none, "", none, none]  # fmt: skip
+        kept, busy = lab.export(pair, recipe.hash), {job.kind for job in lab.active_jobs()}
+        found, heard = lab.inheritance(pair, recipe.hash), lab.languages(pair, recipe.hash)
         return [
-            *report_views(pair, report, "report" in busy),
-            child_words(pair, recipe),
-            looks_words(lab, pair),
-            export_words(kept, "export" in busy),
-            download_of(kept),
+            *views.report_views(pair, lab.report(pair, recipe.hash), "report" in busy),
+            views.child_words(pair, recipe),
+            views.looks_words(lab, pair),
+            views.export_words(kept, "export" in busy),
+            views.download_of(kept),
+            views.push_words(lab.pushed(pair, recipe.hash), kept, "push" in busy),
+            views.inherited_words(found, kept, "inherit" in busy),
+            views.inherited_table(found),
+            views.language_words(heard, "languages" in busy),
+            views.language_table(heard),
+            recipe_rows(recipe),
         ]
 
-    shown = [sentence, bars, table, about, looks, exported, download]
+    shown = [sentence, bars, table, about, looks, exported, download, pushed, measured, inherited, languages_said,
+             languages, recipe_table]  # fmt: skip
     shared.child_stamp.change(show, [shared.pair, shared.genome], shown, **AT_ONCE)
+
+    def show_strip(pair_key: str, at_hand: dict[str, Any] | None) -> str:
+        try:
+            return views.strip_chart(lab, *at_hand_of(pair_key, at_hand)).wire()
+        except LabError as error:
+            return nothing(str(error)).wire()
+
+    for change in (shared.child_stamp.change, shared.scan_stamp.change):
+        change(show_strip, [shared.pair, shared.genome], strip, **AT_ONCE)
+    strip.select(layer_clicked, None, shared.layer, **QUIET)
 
     @guarded
     def ask_report(pair_key: str, at_hand: dict[str, Any] | None) -> Any:
         pair, _ = at_hand_of(pair_key, at_hand)
         lab.request_report(pair, genome_at_hand(pair, at_hand))
-        return verdict("plain", "Scoring on report items.", "Child, father, mother and blend answer the same items.")
+        return verdict("plain", views.SCORING, views.SAME_ITEMS)
 
     score.click(ask_report, [shared.pair, shared.genome], sentence, **QUIET)
 
     @guarded
-    def ask_export(pair_key: str, at_hand: dict[str, Any] | None) -> Any:
+    def ask_export(pair_key: str, at_hand: dict[str, Any] | None, size: str) -> Any:
         pair, _ = at_hand_of(pair_key, at_hand)
-        lab.request_export(pair, genome_at_hand(pair, at_hand))
-        return say("Writing the child, tensor by tensor. Progress is in the bar below.")
+        limit = None if size not in SHARD_SIZES or size == LIKE_FATHER else parse_size(size.replace(" ", ""))
+        lab.request_export(pair, genome_at_hand(pair, at_hand), shard_size=limit)
+        return say(views.EXPORTING)
 
-    export.click(ask_export, [shared.pair, shared.genome], exported, **QUIET)
+    export.click(ask_export, [shared.pair, shared.genome, shards], exported, **QUIET)
 
+    @guarded
+    def ask_inheritance(pair_key: str, at_hand: dict[str, Any] | None) -> Any:
+        pair, _ = at_hand_of(pair_key, at_hand)
+        lab.request_inheritance(pair, genome_at_hand(pair, at_hand))
+        return views.inherited_words(None, None, True)
 
-def report_views(pair: Pair, report: dict[str, Any] | None, busy: bool) -> list[Any]:
-    """Verdict, chart and table of a report."""
-    if pair.items_by_split is None:
-        return [
-            verdict("plain", "No items to score on.", BRING_ITEMS),
-            nothing(BRING_ITEMS).wire(),
-            table_value((), (), empty=BRING_ITEMS),
-        ]
-    if report is None:
-        head = "Scoring on report items." if busy else "Not scored on report items."
-        return [verdict("plain", head, NOT_YET), nothing(NOT_YET).wire(), table_value((), (), empty=NOT_YET)]
-    tone = "ok" if report["surpasses_both"] else "plain"
-    looks = report["looks"]
-    note = f"n = {report['n']} report items; look number {looks} at them for this pair."
-    return [verdict(tone, report["sentence"], note), report_chart(report).wire(), report_table(report)]
+    measure.click(ask_inheritance, [shared.pair, shared.genome], measured, **QUIET)
 
+    @guarded
+    def ask_languages(pair_key: str, at_hand: dict[str, Any] | None) -> Any:
+        pair, _ = at_hand_of(pair_key, at_hand)
+        lab.request_languages(pair, genome_at_hand(pair, at_hand))
+        return views.language_words(None, True)
 
-def report_chart(report: dict[str, Any]) -> Chart:
-    """Accuracy per benchmark of the four models."""
-    models = {who: report["models"][who] for who in ORDER if who in report["models"]}
-    scores = {
-        who: {task: (bench["acc"], *map(float, bench["interval"])) for task, bench in model["benchmarks"].items()}
-        for who, model in models.items()
-    }
-    chance = {task: bench["chance"] for task, bench in next(iter(models.values()))["benchmarks"].items()}
-    return score_bars(scores, n=report["n"], chance=chance)
+    read.click(ask_languages, [shared.pair, shared.genome], languages_said, **QUIET)
 
+    @guarded
+    def show_plan(pair_key: str, at_hand: dict[str, Any] | None, name: str, hidden: bool) -> Any:
+        pair, recipe = at_hand_of(pair_key, at_hand)
+        return views.plan_words(lab.push_plan(pair, recipe.hash, name, private=bool(hidden)))
 
-def report_table(report: dict[str, Any]) -> dict[str, Any]:
-    """Means with the paired tests, then every benchmark with n and interval."""
-    models = report["models"]
-    tasks = list(models["child"]["benchmarks"])
-    rows = []
-    for who in (who for who in ORDER if who in models):
-        model, test = models[who], report["tests"].get(who)
-        cells: list[Any] = [NAME[who], model["mean_acc"]]
-        if test:
-            cells += [f"{test['difference']:+.3f} [{test['low']:+.3f}, {test['high']:+.3f}]", _p(test["p"])]
-            cells.append(_told_apart(test))
-        else:
-            cells += ["", "", ""]
-        for task in tasks:
-            bench = model["benchmarks"][task]
-            low, high = bench["interval"]
-            cells.append(f"{bench['acc']:.3f} [{low:.3f}, {high:.3f}]")
-        rows.append(Row(who, tuple(cells), who))
-    sizes = {task: models["child"]["benchmarks"][task]["n"] for task in tasks}
-    columns = (
-        Column("model"),
-        Column("mean accuracy", "number", 3, "Unweighted mean over skills"),
-        Column("child − it, 95 %", "number"),
-        Column("p", "number"),
-        Column("verdict", "mark"),
-        *(Column(f"{task.lower()} (n {sizes[task]})", "number") for task in tasks),
-    )
-    return table_value(columns, rows)
+    dry.click(show_plan, [shared.pair, shared.genome, repo, private], planned, **QUIET)
+    shared.genome.change(lambda: "", None, planned, **AT_ONCE)
 
+    @guarded
+    def ask_push(
+        pair_key: str, at_hand: dict[str, Any] | None, name: str, hidden: bool, visitor: gr.OAuthToken | None
+    ) -> Any:
+        pair, recipe = at_hand_of(pair_key, at_hand)
+        lab.request_push(
+            pair, recipe.hash, name, private=bool(hidden), visitor=visitor.token if visitor is not None else None
+        )
+        return views.push_words(None, None, True)
 
-def child_words(pair: Pair, recipe: Recipe) -> str:
-    """What the child at hand is."""
-    mean = [ratio for ratio in recipe.layer_ratios() if ratio is not None]
-    rows = [
-        ("#child (recipe)", recipe.hash, ""),
-        ("mother's share", f"{sum(mean) / len(mean):.3f}", f"mean of {len(mean)} layers"),
-        ("parents", f"{pair.father.name} × {pair.mother.name}", ""),
-    ]
-    return facts(rows)
-
-
-def looks_words(lab: Lab, pair: Pair) -> str:
-    """How often the sealed items were used."""
-    if pair.items_by_split is None:
-        return ""
-    return say(f"{plural(lab.report_looks(pair), 'look')} at the report items of this pair so far.")
-
-
-def export_words(kept: ExportView | None, busy: bool) -> str:
-    """Where the export lies."""
-    if busy:
-        return say("Writing the child, tensor by tensor. Progress is in the bar below.")
-    if kept is None:
-        return say("Not exported yet.")
-    place = html.escape(kept.folder)
-    return f"<div class='dl-hint'>{kept.bytes / 1e6:.1f} MB in <code id='child_folder'>{place}</code></div>"
-
-
-def download_of(kept: ExportView | None) -> Any:
-    """The download button, holding the zip of the newest export (a link in the temporary folder gradio may serve)."""
-    if kept is None or kept.archive is None or not Path(kept.archive).is_file():
-        return gr.DownloadButton(visible=False)
-    place = Path(tempfile.gettempdir()) / "darwin-lab-downloads" / kept.id
-    served = place / f"{Path(kept.folder).name}.zip"
-    if not served.exists():
-        place.mkdir(parents=True, exist_ok=True)
-        try:
-            served.hardlink_to(kept.archive)
-        except OSError:
-            shutil.copyfile(kept.archive, served)
-    return gr.DownloadButton(value=str(served), visible=True)
-
-
-def _told_apart(test: dict[str, Any]) -> dict[str, str]:
-    if test["p"] >= SIGNIFICANT:
-        return mark(None, "no difference shown")
-    better = test["difference"] > 0
-    return mark(better, "child better" if better else "child worse")
-
-
-def _p(value: float) -> str:
-    return "< .001" if value < 0.001 else f"{value:.3f}"
+    push.click(ask_push, [shared.pair, shared.genome, repo, private], pushed, **QUIET)

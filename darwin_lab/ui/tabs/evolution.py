@@ -11,7 +11,7 @@ import gradio as gr
 
 from darwin_lab.errors import LabError
 from darwin_lab.evolution.settings import STARTS, EvolutionSettings
-from darwin_lab.genome.genome import GENOME_OPERATORS, genome_from_json
+from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.genome.layouts import LAYOUTS
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
@@ -37,6 +37,7 @@ from darwin_lab.ui.session import (
     to_load,
 )
 from darwin_lab.ui.tabs.genome import LAYOUT_WORDS, NO_PAIR
+from darwin_lab.ui.tabs.genome_views import operator_choices
 
 DEFAULTS = EvolutionSettings()
 START_WORDS = {
@@ -75,7 +76,10 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="evo_seed", min_width=90)
                 with gr.Accordion("More settings", open=False, elem_id="evo_more"):
                     operator = gr.Dropdown(
-                        list(GENOME_OPERATORS), value="lerp", label="Operator", elem_id="evo_operator"
+                        operator_choices("v6", has_ancestor=True),
+                        value="lerp",
+                        label="Operator",
+                        elem_id="evo_operator",
                     )
                     with gr.Row(elem_classes=["dl-tight"]):
                         sigma = gr.Number(
@@ -248,9 +252,9 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
             raise LabError("choose a candidate in the table or on the curve first")
         genome = lab.genome_of(pair, picked["recipe_hash"])
         if genome is None:
-            values = {"layout": run.settings.layout, "genes": picked["genes"], "operator": run.settings.operator,
-                      "reading": run.settings.reading, "blocks": run.settings.blocks}  # fmt: skip
-            genome = genome_from_json(values, pair.anatomy.layers)
+            asked = run.settings
+            base = neutral_genome(asked.layout, pair.anatomy.layers, blocks=asked.blocks, **asked.choices())
+            genome = base.with_genes(**picked["genes"])
         return to_load(genome, f"candidate:{run.id}:{picked['index']}"), gr.Tabs(selected=tab)
 
     @guarded
@@ -275,22 +279,23 @@ def settings_from(
     from_editor = start == "genome"
     if from_editor and genome.layout != layout:
         raise LabError(f"the editor holds a {genome.layout} genome; choose layout {genome.layout} or another start")
+    chosen: dict[str, Any] = {}
+    if from_editor:
+        same = ("reading", "rescale", "transplant", "experts", "router", "blocks")
+        chosen = {name: getattr(genome, name) for name in same} | {"start_genes": genes, "frozen": locked}
+        chosen["options"] = genome.options if genome.operator == operator else {}
     return EvolutionSettings(
         layout=layout,
         operator=operator,
-        reading=genome.reading if from_editor else "logit",
-        rescale=genome.rescale if from_editor else "inverse",
-        blocks=genome.blocks if from_editor else None,
         budget=_whole("budget", budget),
         seed=_whole("seed", seed),
         sigma0=float(sigma or 0),
         popsize=_whole("population", popsize) or None,
         start=start,
-        start_genes=genes if from_editor else None,
         items_per_task=_whole("items a skill", per_task),
         patience=_whole("patience", patience),
-        frozen=locked if from_editor else (),
         report=bool(report),
+        **chosen,
     )
 
 

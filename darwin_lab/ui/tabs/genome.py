@@ -6,22 +6,17 @@ Takes the genome at hand and what a person moves; gives the genome at hand, its 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from darwin_lab.errors import LabError
-from darwin_lab.genome.genome import (
-    GENOME_OPERATORS,
-    READINGS,
-    RESCALES,
-    Genome,
-    genome_from_json,
-    neutral_genome,
-)
+from darwin_lab.genome.genome import READINGS, RESCALES, Genome, genome_from_json, neutral_genome, operators_of
 from darwin_lab.genome.layouts import LAYOUTS
-from darwin_lab.genome.presets import PRESETS, preset_genome
+from darwin_lab.genome.presets import PRESETS, preset_genome, stretch_words
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.merging.operators import OPTIONS
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
@@ -40,15 +35,24 @@ from darwin_lab.ui.session import (
     to_load,
 )
 from darwin_lab.ui.tabs.genome_views import (
+    EXPERTS_WORDS,
+    OPTION_LABELS,
+    OPTION_NAMES,
+    ROUTER_WORDS,
     choice_values,
     editor_of,
     genome_words,
-    recipe_rows,
+    operator_choices,
+    operator_words,
     score_words,
     strip_chart,
 )
+from darwin_lab.ui.tabs.recipe_views import recipe_rows
 
-LAYOUT_WORDS = {"v4": "v4 · 5 genes", "v6": "v6 · components and blocks", "layerwise": "Layerwise · one gene a layer"}
+LAYOUT_WORDS = {
+    "v4": "v4 · 5 genes", "v5": "v5 · one ratio a block", "v6": "v6 · components and blocks",
+    "v7": "v7 · bands and parts, linear", "layerwise": "Layerwise · one gene a layer",
+}  # fmt: skip
 READING_WORDS = {"logit": "Log-odds summed", "mean": "Mean", "component": "Component alone"}
 KEYS = (
     "The amber tick is the MRI’s advice. Arrows move a gene by .001, Page Up and Down by .1; M takes the advice, "
@@ -65,40 +69,53 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
         with gr.Column(scale=6, min_width=420, elem_classes=["dl-card"]):
             with gr.Row(elem_classes=["dl-tight"]):
                 layout = gr.Dropdown(
-                    [(LAYOUT_WORDS[n], n) for n in LAYOUTS], value="v6", label="Layout", elem_id="layout", min_width=220
+                    [(LAYOUT_WORDS[n], n) for n in LAYOUTS], value="v6", label="Layout", elem_id="layout", min_width=250
                 )
                 names = [(preset.label, preset.name) for preset in PRESETS if preset.name != "mri"]
-                preset = gr.Dropdown(names, value=None, label="Load a preset", elem_id="preset", min_width=220)
+                preset = gr.Dropdown(names, value=None, label="Load a preset", elem_id="preset", min_width=250)
                 operator = gr.Dropdown(
-                    list(GENOME_OPERATORS), value="lerp", label="Operator", elem_id="operator", min_width=220
-                )
+                    operator_choices("v6", has_ancestor=True), value="lerp", label="Operator", elem_id="operator",
+                    min_width=250,
+                )  # fmt: skip
                 reading = gr.Dropdown(
                     [(READING_WORDS[n], n) for n in READINGS],
                     value="logit",
                     label="Genes combine by",
                     elem_id="reading",
-                    min_width=220,
+                    min_width=250,
                 )
+            meaning = gr.HTML(operator_words("lerp"), elem_id="operator_words")
             editor = genome_editor()
             with gr.Row(elem_classes=["dl-tight"]):
                 follow = gr.Button("Follow the MRI", size="sm", elem_id="follow_mri")
                 reset = gr.Button("All neutral", size="sm", elem_id="reset_genome")
             gr.HTML(f"<p class='dl-note'>{KEYS}</p>")
             with gr.Accordion("More choices", open=False, elem_id="genome_more"), gr.Row(elem_classes=["dl-tight"]):
-                seed = gr.Number(
-                    0, label="Seed of the masks", precision=0, minimum=0, elem_id="genome_seed", min_width=110
+                experts = gr.Dropdown(
+                    list(EXPERTS_WORDS), value="blend", label="Experts", elem_id="experts_mode", min_width=250
+                )
+                router = gr.Dropdown(
+                    list(ROUTER_WORDS), value="blend", label="Router", elem_id="router_source", min_width=250
                 )
                 transplant = gr.Number(
                     0.15, label="Transplant below", minimum=0, maximum=0.49, step=0.01, elem_id="transplant",
-                    min_width=110,
+                    min_width=250,
                     info="A ratio under it becomes 0, over 1 − it becomes 1; 0 = off",
                 )  # fmt: skip
+                options = [
+                    gr.Number(
+                        None, label=OPTION_LABELS[name], step=0.01, elem_id=f"option_{name}", min_width=250,
+                        visible=False,
+                    )
+                    for name in OPTION_NAMES
+                ]  # fmt: skip
                 rescale = gr.Dropdown(
-                    list(RESCALES), value="inverse", label="Rescale what is kept", elem_id="rescale", min_width=130
-                )
-                experts = gr.Dropdown(
-                    [("Blend like the rest", "blend"), ("Keep the father's where the mother's are dead", "preserve")],
-                    value="blend", label="Dead experts", elem_id="experts_mode", min_width=180,
+                    list(RESCALES), value="inverse", label="Rescale what is kept", elem_id="rescale", min_width=250,
+                    visible=False,
+                )  # fmt: skip
+                seed = gr.Number(
+                    0, label="Seed of the masks", precision=0, minimum=0, elem_id="genome_seed", min_width=250,
+                    visible=False,
                 )  # fmt: skip
         with gr.Column(scale=6, min_width=420):
             strip = chart_card(
@@ -122,17 +139,24 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             upload = gr.UploadButton("Open a file", size="sm", file_types=[".json"], elem_id="genome_upload")
             copy = gr.Button("Download", size="sm", elem_id="genome_download")
 
-    choices = [layout, operator, reading, seed, transplant, rescale, experts]
+    choices = [layout, operator, reading, seed, transplant, rescale, experts, router, *options]
 
     def read_choices(pair: Pair, payload: Any, at_hand: dict[str, Any] | None, picked: tuple[Any, ...]) -> Genome:
-        name, merge, read, number, limit, scale, mode = picked
+        """The genome the widgets say; what the layout or the operator has no use for falls back to its default."""
+        name, merge, read, number, limit, scale, mode, source, *values = picked
         known = genome_at_hand(pair, at_hand)
-        blocks = known.blocks if known.layout == name else None
-        shape = neutral_genome(name, pair.anatomy.layers, blocks=blocks)
-        genes, _ = genes_from(payload, shape.layout_of(pair.anatomy.layers))
+        shape = neutral_genome(name, pair.anatomy.layers, blocks=known.blocks if known.layout == name else None)
+        spans = shape.layout_of(pair.anatomy.layers)
+        genes, _ = genes_from(payload, spans)
+        merge = merge if merge in operators_of(name) else "lerp"
+        has = OPTIONS.get(merge, {})
+        set_ = {option: value for option, value in zip(OPTION_NAMES, values, strict=True)
+                if option in has and value is not None and value != has[option].default}  # fmt: skip
+        sources = source.split(",")
         data = {
             **shape.to_json(), "genes": genes, "operator": merge, "reading": read, "seed": int(number or 0),
-            "transplant": float(limit or 0), "rescale": scale, "experts": mode,
+            "transplant": float(limit or 0), "rescale": scale, "experts": mode, "options": set_,
+            "router": sources[0] if len(sources) == 1 else sources if len(sources) == len(spans.blocks) else "blend",
         }  # fmt: skip
         return genome_from_json(data, pair.anatomy.layers)
 
@@ -160,37 +184,33 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
         lab.recipe(pair, genome)
         return to_load(genome, "choice:" + ",".join(map(str, picked)))
 
-    for widget in (layout, operator, reading, transplant, rescale, experts, seed):
+    for widget in choices:
         widget.input(guarded(chosen), [editor, shared.pair, shared.genome, *choices], shared.load, **QUIET)
 
     def show(load: dict[str, Any], pair_key: str) -> list[Any]:
         """Put a genome that some tab asked for into the editor and everything beside it."""
         pair = pair_of(lab, pair_key)
         if pair is None:
-            return [gr.skip()] * 12
+            return [gr.skip()] * (len(choices) + len(answer) + 2)
         genome = genome_at_hand(pair, load.get("genome"))
+        drawn = [
+            editor_of(lab, pair, genome, load.get("stamp", "")),
+            operator_words(genome.operator),
+            *choice_values(pair, genome),
+        ]
         try:
             recipe = lab.recipe(pair, genome)
         except LabError as error:
-            empty = editor_of(lab, pair, genome, load.get("stamp", ""))
-            return [
-                empty,
-                *choice_values(genome),
-                gr.skip(),
-                nothing(str(error)).wire(),
-                say(str(error), bad=True),
-                gr.skip(),
-            ]
+            return [*drawn, gr.skip(), nothing(str(error)).wire(), say(str(error), bad=True), gr.skip()]
         return [
-            editor_of(lab, pair, genome, load.get("stamp", "")),
-            *choice_values(genome),
+            *drawn,
             genome.to_json(),
             strip_chart(lab, pair, genome, recipe).wire(),
             genome_words(genome, recipe),
             json.dumps(genome.to_json(), indent=2),
         ]
 
-    shared.load.change(show, [shared.load, shared.pair], [editor, *choices, *answer], **AT_ONCE)
+    shared.load.change(show, [shared.load, shared.pair], [editor, meaning, *choices, *answer], **AT_ONCE)
 
     def again(load: dict[str, Any], pair_key: str, at_hand: dict[str, Any] | None) -> list[Any]:
         """New advice: the same genome, redrawn."""
@@ -213,14 +233,14 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
         if pair is None or not name:
             raise LabError(NO_PAIR)
         genome = preset_genome(name, pair.anatomy.layers, has_ancestor=pair.ancestor is not None)
-        if any(p.name == name and p.published_blocks for p in PRESETS):
-            gr.Info("Published for another depth; its blocks were stretched to this model.", title="Preset", duration=6)
+        if stretched := stretch_words(name, pair.anatomy.layers):
+            gr.Info(f"{stretched}.", title="Preset", duration=8)
         return to_load(genome, f"preset:{name}")
 
     preset.input(load_preset, [preset, shared.pair], shared.load, **QUIET)
 
     @guarded
-    def advised(pair_key: str, name: str, merge: str, read: str) -> Any:
+    def advised(payload: Any, pair_key: str, at_hand: dict[str, Any] | None, *picked: Any) -> Any:
         pair = pair_of(lab, pair_key)
         if pair is None:
             raise LabError(NO_PAIR)
@@ -229,18 +249,21 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             raise LabError("the MRI is not complete yet; wait for both scans and the layer swaps")
         if not advice.signal:
             gr.Info("The MRI carries no signal for this pair: its advice is one half everywhere.", title="MRI")
-        return to_load(lab.advised_genome(pair, name, operator=merge, reading=read), f"mri:{advice.hash}")
+        genome = read_choices(pair, payload, at_hand, picked)
+        told = lab.advised_genome(pair, genome.layout, blocks=genome.blocks)
+        return to_load(replace(genome, genes=told.genes, prescription=told.prescription), f"mri:{advice.hash}")
 
-    follow.click(advised, [shared.pair, layout, operator, reading], shared.load, **QUIET)
+    follow.click(advised, [editor, shared.pair, shared.genome, *choices], shared.load, **QUIET)
 
     @guarded
-    def neutral(pair_key: str, name: str, merge: str, read: str) -> Any:
+    def neutral(payload: Any, pair_key: str, at_hand: dict[str, Any] | None, *picked: Any) -> Any:
         pair = pair_of(lab, pair_key)
         if pair is None:
             raise LabError(NO_PAIR)
-        return to_load(neutral_genome(name, pair.anatomy.layers, operator=merge, reading=read), "neutral")
+        genome = read_choices(pair, payload, at_hand, picked)
+        return to_load(replace(genome, genes=genome.layout_of(pair.anatomy.layers).neutral()), "neutral")
 
-    reset.click(neutral, [shared.pair, layout, operator, reading], shared.load, **QUIET)
+    reset.click(neutral, [editor, shared.pair, shared.genome, *choices], shared.load, **QUIET)
 
     @guarded
     def from_text(words_: str, pair_key: str) -> Any:

@@ -5,12 +5,15 @@ Takes a pair, a genome and its recipe; gives values for components. Reads the st
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
-from darwin_lab.genome.genome import Genome
+import gradio as gr
+
+from darwin_lab.genome.genome import Genome, operators_of
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
-from darwin_lab.merging.operators import NEEDS_ANCESTOR
+from darwin_lab.merging.operators import IGNORES_RATIO, NEEDS_ANCESTOR, OPTIONS, USES_DRAWS, Option
 from darwin_lab.merging.recipe import Recipe, inert_genes
 from darwin_lab.ui.components.data_table import Column, Row, table_value
 from darwin_lab.ui.components.genome_editor import editor_value
@@ -19,18 +22,81 @@ from darwin_lab.ui.figures.style import NAME, Chart
 from darwin_lab.ui.session import COMPONENTS, facts, say
 
 WHY_IDLE = {
-    "density_a": "Needs ties, dare_ties or mix with an ancestor: {operator} keeps the father whole.",
-    "density_b": "{operator} drops nothing: densities work in dare, ties, dare_ties and mix.",
+    "density_a": "{operator} keeps the father whole: this works with an ancestor, in ties, dare_ties, della and so on.",
+    "density_b": "{operator} drops nothing by density.",
     "mri_trust": "No prescription yet: scan the pair first.",
     "merge_method_weight": "Only the operator mix reads it.",
 }
+OPERATOR_WORDS = {
+    "lerp": "the straight line between both parents",
+    "slerp": "the arc between both parents, which keeps the length of the weights",
+    "dare": "drops a random part of the mother's difference and adds the rest to the father",
+    "mix": "part lerp, part dare_ties (dare without an ancestor)",
+    "nearswap": "takes the mother where she is near the father, and keeps him where she is far",
+    "arcee_fusion": "copies the mother only where her difference stands out; there is no ratio",
+    "passthrough": "one parent whole, whichever has the larger share, times a factor",
+    "task_arithmetic": "adds both parents' changes to the ancestor, as strongly as λ says",
+    "ties": "keeps the largest changes, lets each weight vote on a sign, averages those that agree",
+    "dare_ties": "drops changes at random, rescales the rest, lets each weight vote on a sign",
+    "breadcrumbs": "drops the smallest and the very largest changes",
+    "della": "drops changes at random, small ones more often than large ones",
+    "sce": "keeps where the parents change most, and weighs each by how much it changes",
+}
+OPTION_LABELS = {
+    "lambda": "λ, strength",
+    "gamma": "γ, outliers",
+    "epsilon": "ε, spread",
+    "t": "t, reach",
+    "scale": "Factor",
+}
+OPTION_NAMES = tuple(OPTION_LABELS)
+ROUTER_WORDS = (("Blended like the rest", "blend"), ("The father's", "A"), ("The mother's", "B"))
+EXPERTS_WORDS = (
+    ("Blend like the rest", "blend"),
+    ("Preserve: father's where the mother's are dead", "preserve"),
+    ("Usage: to the parent that uses them", "usage"),
+)
 
 
-def choice_values(genome: Genome) -> list[Any]:
-    """Values of the dropdowns, in the order of `choices`."""
+def operator_choices(layout: str, *, has_ancestor: bool) -> list[tuple[str, str]]:
+    """(label, name) of the operators this layout and pair allow: those without an ancestor first."""
+    names = [name for name in operators_of(layout) if has_ancestor or not NEEDS_ANCESTOR[name]]
+    return [(f"{name} · on the ancestor" if NEEDS_ANCESTOR[name] else name, name) for name in names]
+
+
+def choice_values(pair: Pair, genome: Genome) -> list[Any]:
+    """What the widgets of `choices` show, in their order; those that do nothing for this pair and operator hide."""
+    operator = genome.operator
+    masked, experts = operator in USES_DRAWS, pair.anatomy.experts > 0
+    source = genome.router if isinstance(genome.router, str) else ",".join(genome.router)
+    by_block = () if isinstance(genome.router, str) else ((f"By block: {', '.join(genome.router)}", source),)
+    known = OPTIONS.get(operator, {})
     return [
-        genome.layout, genome.operator, genome.reading, genome.seed, genome.transplant, genome.rescale, genome.experts,
-    ]  # fmt: skip
+        genome.layout,
+        gr.Dropdown(operator_choices(genome.layout, has_ancestor=pair.ancestor is not None), value=operator),
+        genome.reading,
+        gr.Number(genome.seed, visible=masked),
+        gr.Number(genome.transplant, visible=operator not in IGNORES_RATIO),
+        gr.Dropdown(value=genome.rescale, visible=masked),
+        gr.Dropdown(value=genome.experts, visible=experts),
+        gr.Dropdown([*ROUTER_WORDS, *by_block], value=source, visible=experts),
+        *(
+            gr.Number(genome.options.get(name, known[name].default), visible=True, info=option_words(known[name]))
+            if name in known
+            else gr.Number(None, visible=False)
+            for name in OPTION_NAMES
+        ),
+    ]
+
+
+def option_words(option: Option) -> str:
+    """What an option does and its range."""
+    return f"{option.what[0].upper()}{option.what[1:]}; {option.low:g} to {option.high:g}"
+
+
+def operator_words(operator: str) -> str:
+    """What an operator does, in a line."""
+    return f"<p class='dl-note'><b>{operator}</b>: {html.escape(OPERATOR_WORDS[operator])}.</p>"
 
 
 def editor_of(lab: Lab, pair: Pair, genome: Genome, stamp: str) -> dict[str, Any]:
@@ -39,17 +105,25 @@ def editor_of(lab: Lab, pair: Pair, genome: Genome, stamp: str) -> dict[str, Any
     advice = lab.prescription(pair)
     told = lab.advised_genome(pair, genome.layout, blocks=genome.blocks).genes if advice is not None else {}
     inert = inert_genes(
-        layout,
-        genome.operator,
-        has_prescription=advice is not None,
-        has_ancestor=pair.ancestor is not None,
-        reading=genome.reading,
+        genome, pair.anatomy, has_prescription=advice is not None, has_ancestor=pair.ancestor is not None
     )
-    idle = {
-        name: WHY_IDLE.get(name, "This reading looks at components only.").format(operator=genome.operator)
-        for name in inert
-    }
-    return editor_value(layout, genome.genes, stamp=stamp, advice=told, idle=idle)
+    idle = {name: why_idle(name, genome) for name in inert}
+    return editor_value(layout, genome.genes, stamp=stamp, advice=told, idle=idle, router=genome.router)
+
+
+def why_idle(name: str, genome: Genome) -> str:
+    """Why a gene changes nothing under the genome's choices."""
+    if name in ("density_a", "density_b", "merge_method_weight"):
+        return WHY_IDLE[name].format(operator=genome.operator)
+    if genome.operator in IGNORES_RATIO:
+        return f"{genome.operator} takes no ratio; only 0 and 1 act, as copies of a parent."
+    if name in WHY_IDLE:
+        return WHY_IDLE[name]
+    if genome.layout == "v5":
+        return "Every layer is in a block, whose ratio holds for all its tensors."
+    if genome.reading == "component":
+        return "This reading looks at one gene a tensor, and another comes first."
+    return "This model has no such tensors."
 
 
 def strip_chart(lab: Lab, pair: Pair, genome: Genome, recipe: Recipe) -> Chart:
@@ -72,7 +146,7 @@ def genome_words(genome: Genome, recipe: Recipe) -> str:
     moved = {who: sum(row.transplant == who for row in rows) for who in ("father", "mother")}
     shares = [row.ratio for row in rows if row.component]
     needs = " · needs the ancestor" if NEEDS_ANCESTOR.get(genome.operator) else ""
-    return facts(
+    told = facts(
         [
             ("#genome", genome.hash, ""),
             ("#child (recipe)", recipe.hash, ""),
@@ -81,30 +155,7 @@ def genome_words(genome: Genome, recipe: Recipe) -> str:
             ("transplants", f"{moved['father']} / {moved['mother']}", "father / mother"),
         ]
     )
-
-
-def recipe_rows(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a table."""
-    columns = (
-        Column("tensor", "code"),
-        Column("layer", "number"),
-        Column("role"),
-        Column("action"),
-        Column("mother's share", "number", 4),
-        Column("operator"),
-        Column("why"),
-    )
-    rows = (
-        Row(
-            row.name,
-            (
-                row.name, row.layer, row.role.replace("_", " "), row.action, row.ratio,
-                row.operator if row.action == "merge" else "", row.why,
-            ),
-        )
-        for row in recipe.rows.values()
-    )  # fmt: skip
-    return table_value(columns, rows)
+    return told + "".join(say(warning) for warning in recipe.warnings)
 
 
 def score_words(lab: Lab, pair: Pair, child: str) -> list[Any]:

@@ -53,7 +53,7 @@ def build(shared: Shared) -> None:
     with gr.Row(elem_classes=["dl-row"]):
         with gr.Column(scale=8, min_width=480):
             bars = chart_card(
-                "health_bars", "Child beside its parents", words.HEALTH, empty=NOT_YET, height=372, layered=True
+                "health_bars", "Child beside its parents", words.HEALTH, empty=NOT_YET, height=436, layered=True
             )
         with gr.Column(scale=5, min_width=360):
             with gr.Column(elem_classes=["dl-card"]):
@@ -217,10 +217,10 @@ def loss_table(health: Health) -> dict[str, Any]:
 def advice_table(advice: tuple[Advice, ...]) -> dict[str, Any]:
     """One row a flagged layer: towards whom, and why."""
     rows = [
-        Row(str(item.layer), (f"L{item.layer}", f"towards the {item.towards}", item.gap, item.reason))
+        Row(str(item.layer), (f"L{item.layer}", mark(None, f"towards the {item.towards}"), item.gap, item.reason))
         for item in advice
     ]
-    columns = (Column("layer"), Column("move"), Column("NLL gap", "number", 3), Column("why"))
+    columns = (Column("layer"), Column("move", "mark"), Column("NLL gap", "number", 3), Column("why", "long"))
     return table_value(columns, rows, empty="No layer is flagged: there is nothing to mend.")
 
 
@@ -231,9 +231,8 @@ def mended(lab: Lab, pair: Pair, genome: Genome, advice: tuple[Advice, ...]) -> 
     for item in advice:
         moved = genes[f"layer_{item.layer}"] + (STEP if item.towards == "mother" else -STEP)
         genes[f"layer_{item.layer}"] = min(max(moved, 0.0), 1.0)
-    return neutral_genome("layerwise", pair.anatomy.layers, operator=genome.operator, seed=genome.seed).with_genes(
-        **genes
-    )
+    kept = {name: getattr(genome, name) for name in ("operator", "options", "rescale", "seed", "experts")}
+    return neutral_genome("layerwise", pair.anatomy.layers, **kept).with_genes(**genes)
 
 
 def _gap(values: tuple[float, float, float]) -> str:

@@ -1,6 +1,7 @@
-"""The Parents tab: choose a pair, see whether it can be bred, and what its tensors are.
+"""The Parents tab: choose a pair, see whether it can be bred, what a merge would do and cost, and open it.
 
-Takes references typed by a person; gives the selected pair. Only configs and headers are read here.
+Takes references typed by a person; gives the selected pair. A look reads configs and headers only. Small parents are
+opened at once and scanned; large ones are read by a job, and their scan waits until somebody asks for it.
 """
 
 from __future__ import annotations
@@ -8,22 +9,28 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
-from darwin_lab.checkpoint.anatomy import Anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
+from darwin_lab.engine.calibration import calibrate, calibrated
+from darwin_lab.engine.plan import timed
 from darwin_lab.errors import LabError
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
-from darwin_lab.ui.components.data_table import Column, Row, data_table, mark, table_value
+from darwin_lab.lab.planning import Look
+from darwin_lab.merging.operators import NEEDS_ANCESTOR
+from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.session import QUIET, Shared, guarded, lead, pair_of, verdict
+from darwin_lab.ui.tabs import parents_views as views
 
 FAMILY, OWN = "Embedded family", "Two checkpoints of your own"
+VOCABULARIES = [("The same", "same"), ("Matched by token", "by-token")]
 HUB_ID = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}$")
-GENE_OF = {"attn": "attention gene", "ffn": "FFN gene", "embed": "embedding gene", "global": "whole-model gene"}
+CHOOSE = "Choose a pair on the left; look at it first, or open it."
+_FAMILY_REFS = ("family:father", "family:mother", "family:ancestor")
 
 
 def build(shared: Shared) -> None:
@@ -44,18 +51,33 @@ def build(shared: Shared) -> None:
                     info="What both were tuned from. Opens ties, dare_ties and task_arithmetic.",
                     elem_id="ancestor_ref",
                 )
+                vocabulary = gr.Radio(
+                    VOCABULARIES,
+                    value="same",
+                    label="Vocabulary",
+                    info="By token: rows of tokens both have are merged by their text; the father's other rows stay.",
+                    elem_id="pair_vocabulary",
+                    elem_classes=["dl-seg"],
+                )
                 items = gr.File(
                     label="Benchmark items, JSONL (needed to score and evolve)",
                     file_count="multiple",
                     file_types=[".jsonl"],
-                    height=96,
+                    height=132,
                     elem_id="pair_items",
                 )
-            opened = gr.Button("Open this pair", variant="primary", elem_id="open_pair")
+            with gr.Row(elem_classes=["dl-tight"]):
+                looked = gr.Button("Look first", elem_id="look_pair", min_width=110)
+                opened = gr.Button("Open this pair", variant="primary", elem_id="open_pair", min_width=130)
+            gr.HTML("<p class='dl-note'>A look reads configs and headers only, for parents of any size.</p>")
         with gr.Column(scale=8, min_width=420):
             verdict_box = gr.HTML(elem_id="pair_verdict")
+            with gr.Row(visible=False, elem_classes=["dl-headline"]) as scan_row:
+                scan_words = gr.HTML(elem_id="scan_pair_words")
+                scan_now = gr.Button("Scan now", variant="primary", elem_id="scan_pair", scale=0, min_width=120)
             with gr.Column(elem_classes=["dl-card"]):
                 people = data_table("pair_people", label="The parents side by side")
+            layers = gr.HTML(elem_id="pair_layers", elem_classes=["dl-card"])
     with gr.Row(elem_classes=["dl-row"]):
         with gr.Column(scale=6, min_width=420, elem_classes=["dl-card"]):
             gr.HTML("<h3>Can they be bred?</h3><p class='dl-note'>Read from configs, headers and tokenizer files.</p>")
@@ -63,26 +85,83 @@ def build(shared: Shared) -> None:
         with gr.Column(scale=6, min_width=420, elem_classes=["dl-card"]):
             gr.HTML("<h3>Anatomy</h3><p class='dl-note'>Every tensor of the father by role; nothing is left out.</p>")
             anatomy = data_table("pair_anatomy", label="Tensors by role")
+    with gr.Row(elem_classes=["dl-row"]):
+        with gr.Column(scale=6, min_width=420):
+            cost = gr.HTML(elem_id="plan_cost", elem_classes=["dl-card"])
+            fates = gr.HTML(elem_id="plan_fates", elem_classes=["dl-card"])
+        with gr.Column(scale=6, min_width=420, elem_classes=["dl-card"]):
+            cards_head = gr.HTML(elem_id="plan_memory")
+            cards = data_table("plan_cards", label="Cards that hold the child", height=380)
+            cards_note = gr.HTML(elem_id="plan_allowance")
+    with gr.Column(elem_classes=["dl-card"]):
+        gr.HTML("<h3>Tensor by tensor</h3>")
+        tensors = data_table("plan_tensors", label="What happens to each tensor", search=True, height=420)
+    waiting = gr.State("")
+    clock = gr.Timer(1.0, active=False)
+    chosen = [source, father, mother, ancestor, vocabulary, shared.genome]
+    shown = [verdict_box, people, layers, checks, anatomy, fates, tensors, cost, cards_head, cards, cards_note]
+    scanning = [scan_row, scan_words, scan_now]
     source.input(lambda choice: gr.Column(visible=choice == OWN), source, own, **QUIET)
 
     @guarded
-    def open_it(choice: str, a: str, b: str, base: str, files: list[str] | None) -> Any:
-        pair = lab.family_pair() if choice == FAMILY else open_own(lab, a, b, base, files or [])
-        if all(check.ok for check in pair.checks):
-            lab.request_scan(pair)
-            gr.Info("The pair is open; its scan has started.", title="Parents", duration=4)
-        return pair.key
+    def look(choice: str, a: str, b: str, base: str, vocab: str, genes: dict[str, Any] | None) -> Any:
+        found = looked_at(lab, choice, (a, b, base), vocab, genes)
+        return [*look_updates(found, views.look_words(found), {}), *no_scan()]
 
-    opened.click(open_it, [source, father, mother, ancestor, items], shared.pair, **QUIET)
+    looked.click(look, chosen, [*shown, *scanning], **QUIET)
 
-    def show(pair_key: str) -> list[Any]:
+    @guarded
+    def open_it(
+        choice: str, a: str, b: str, base: str, vocab: str, genes: dict[str, Any] | None, files: list[str] | None
+    ) -> Any:
+        found = looked_at(lab, choice, (a, b, base), vocab, genes)
+        if found.is_small:
+            pair = lab.family_pair() if choice == FAMILY else open_own(lab, a, b, base, files or [], vocab)
+            if pair.compatible:
+                lab.request_scan(pair)
+                gr.Info("The pair is open; its scan has started.", title="Parents", duration=4)
+            return [pair.key, "", gr.Timer(active=False), *pair_updates(lab, pair, genes)]
+        job = lab.request_open(*own_refs(a, b, base), items=files or [], vocabulary=vocab)
+        return [
+            gr.skip(), job, gr.Timer(active=True), *look_updates(found, views.reading_words(found), {}), *no_scan()
+        ]  # fmt: skip
+
+    opened.click(open_it, [*chosen, items], [shared.pair, waiting, clock, *shown, *scanning], **QUIET)
+
+    def arrived(job_id: str) -> Any:
+        view = lab.job(job_id)
+        if view.open:
+            return gr.skip()
+        if view.state != "done":
+            gr.Warning(html.escape(view.error or "The reading was stopped; open the pair again."), title="Not opened")
+            return [gr.skip(), "", gr.Timer(active=False)]
+        gr.Info("The pair is open.", title="Parents", duration=4)
+        return [view.result["pair"], "", gr.Timer(active=False)]
+
+    clock.tick(arrived, waiting, [shared.pair, waiting, clock], **QUIET)
+
+    def show(pair_key: str, genes: dict[str, Any] | None) -> list[Any]:
         pair = pair_of(lab, pair_key)
         if pair is None:
-            words = "Choose a pair on the left and open it."
-            return [verdict("plain", "No pair is open.", words), *[table_value((), (), empty=words)] * 3]
-        return [pair_words(pair), people_table(pair), checks_table(pair), anatomy_table(pair.anatomy)]
+            blank = table_value((), (), empty=CHOOSE)
+            return [
+                verdict("plain", "No pair is open.", CHOOSE), blank, "", blank, blank, "", blank, "", "", blank, "",
+                *no_scan(),
+            ]  # fmt: skip
+        return pair_updates(lab, pair, genes)
 
-    shared.pair.change(show, shared.pair, [verdict_box, people, checks, anatomy], **QUIET)
+    shared.pair.change(show, [shared.pair, shared.genome], [*shown, *scanning], **QUIET)
+
+    @guarded
+    def scan(pair_key: str) -> Any:
+        pair = pair_of(lab, pair_key)
+        if pair is None:
+            raise LabError("no pair is open; open one first")
+        lab.request_scan(pair)
+        gr.Info("The scan has started.", title="Parents", duration=4)
+        return no_scan()
+
+    scan_now.click(scan, shared.pair, scanning, **QUIET)
 
 
 def on_a_space() -> bool:
@@ -90,107 +169,85 @@ def on_a_space() -> bool:
     return bool(os.environ.get("SPACE_ID"))
 
 
-def open_own(lab: Lab, father: str, mother: str, ancestor: str, items: list[str]) -> Pair:
-    """Open two references. Raises LabError for an empty one, and on a Space for one that is not a Hub id."""
+def own_refs(father: str, mother: str, ancestor: str) -> tuple[str, str, str | None]:
+    """References as typed, checked. LabError for an empty one, and on a Space for one that is not a Hub id."""
     for who, ref in (("father", father), ("mother", mother)):
         if not ref or not ref.strip():
             raise LabError(f"no {who} given; type a folder or a Hub id such as owner/name")
     refs = [ref.strip() for ref in (father, mother, ancestor or "")]
     if on_a_space() and any(ref and not HUB_ID.match(ref) and not ref.startswith("family:") for ref in refs):
         raise LabError("on a Space only Hub ids can be opened; type owner/name")
-    return lab.open_pair(refs[0], refs[1], refs[2] or None, items=items)
+    return refs[0], refs[1], refs[2] or None
 
 
-def pair_words(pair: Pair) -> str:
-    """The verdict over a pair and who descends from whom."""
-    failing = [check for check in pair.checks if not check.ok]
-    tree = (
-        "The ancestor is the base of both."
-        if pair.ancestor
-        else ("No ancestor given: ties, dare_ties and task_arithmetic stay closed.")
-    )
-    if failing:
-        head = f"These parents cannot be bred: they differ in {', '.join(check.what for check in failing)}."
-        return verdict("bad", head, failing[0].remedy)
-    moved = len(pair.anatomy.mergeable)
-    head = f"{pair.father.name} × {pair.mother.name} can be bred."
-    return verdict("ok", head, f"{moved} tensors are merged, {len(pair.anatomy.parts) - moved} copied. {tree}")
+def open_own(lab: Lab, father: str, mother: str, ancestor: str, items: list[str], vocabulary: str = "same") -> Pair:
+    """Open two references. Raises LabError as `own_refs` does, and for parents that cannot be read."""
+    refs = own_refs(father, mother, ancestor)
+    return lab.open_pair(*refs, items=items, vocabulary=vocabulary)
 
 
-def people_table(pair: Pair) -> dict[str, Any]:
-    """Father, mother and ancestor side by side."""
-    rows = [
-        Row(who, (who.capitalize(), *_person(checkpoint)), who)
-        for who, checkpoint in (("father", pair.father), ("mother", pair.mother), ("ancestor", pair.ancestor))
-        if checkpoint is not None
+def looked_at(
+    lab: Lab, choice: str, refs: tuple[str, str, str], vocabulary: str, genes: Mapping[str, Any] | None
+) -> Look:
+    """A look at what was chosen, planned with the operator of the genome at hand, which is timed on this machine."""
+    family = choice == FAMILY
+    father, mother, base = _FAMILY_REFS if family else own_refs(*refs)
+    vocab = "same" if family or vocabulary not in dict(VOCABULARIES).values() else vocabulary
+    operator = operator_for(genes, has_ancestor=base is not None)
+    found = lab.look(father, mother, base, vocabulary=vocab, operator=operator)
+    if found.plan.compatible:
+        calibrate(operator)
+    return found
+
+
+def operator_for(genes: Mapping[str, Any] | None, *, has_ancestor: bool) -> str:
+    """The operator of the genome at hand where the pair allows it, else lerp."""
+    asked = (genes or {}).get("operator", "lerp")
+    return asked if asked in NEEDS_ANCESTOR and (has_ancestor or not NEEDS_ANCESTOR[asked]) else "lerp"
+
+
+def look_updates(look: Look, head: str, fingerprints: Mapping[str, str]) -> list[Any]:
+    """What the tab shows of a look, under a verdict; with a time where this machine was timed already."""
+    measured = calibrated(look.plan.operator)
+    plan = timed(look.plan, measured) if measured else look.plan
+    return [
+        head,
+        views.people_table(plan, fingerprints),
+        views.layers_html(plan),
+        views.checks_table(plan),
+        views.anatomy_table(look.anatomy),
+        views.fates_html(plan),
+        views.tensors_table(plan),
+        views.cost_html(plan),
+        views.cards_html(plan.father),
+        views.cards_table(plan.father),
+        views.allowance_html(plan.father),
     ]
-    columns = (
-        Column(""),
-        Column("name"),
-        Column("architecture"),
-        Column("layers", "number"),
-        Column("hidden", "number"),
-        Column("experts"),
-        Column("parameters"),
-        Column("on disk"),
-        Column("fingerprint", "code"),
+
+
+def pair_updates(lab: Lab, pair: Pair, genes: Mapping[str, Any] | None) -> list[Any]:
+    """What the tab shows of an open pair; a large one that was not scanned offers its scan."""
+    people = {"father": pair.father, "mother": pair.mother, "ancestor": pair.ancestor}
+    look = lab.look(
+        pair.father,
+        pair.mother,
+        pair.ancestor,
+        vocabulary=pair.vocabulary,
+        operator=operator_for(genes, has_ancestor=pair.ancestor is not None),
     )
-    return table_value(columns, rows)
+    prints = {who: member.fingerprint for who, member in people.items() if member is not None}
+    waits = pair.compatible and not look.is_small and not lab.scan_is_complete(pair, "father")
+    busy = any(job.kind == "scan" for job in lab.active_jobs())
+    if not waits or busy:
+        return [*look_updates(look, views.pair_words(pair), prints), *no_scan()]
+    told, fits = views.scan_html(look)
+    offer = [gr.Row(visible=True), told, gr.Button(interactive=fits)]
+    return [*look_updates(look, views.pair_words(pair), prints), *offer]
 
 
-def _person(checkpoint: Checkpoint) -> tuple[Any, ...]:
-    config = checkpoint.text_config
-    experts = config.get("num_experts") or config.get("num_local_experts")
-    active = config.get("num_experts_per_tok")
-    numbers = sum(_size(info.shape) for info in checkpoint.tensors.values())
-    return (
-        checkpoint.name,
-        (checkpoint.config.get("architectures") or ["unknown"])[0],
-        config.get("num_hidden_layers"),
-        config.get("hidden_size"),
-        f"{experts}, top-{active}" if experts else "dense",
-        _count(numbers),
-        _bytes(checkpoint.total_bytes),
-        checkpoint.fingerprint,
-    )
-
-
-def checks_table(pair: Pair) -> dict[str, Any]:
-    """The compatibility report, failing checks first."""
-    rows = [
-        Row(check.what, (check.what, check.father, check.mother, mark(check.ok, "same" if check.ok else check.remedy)))
-        for check in sorted(pair.checks, key=lambda c: c.ok)
-    ]
-    return table_value((Column("check"), Column("father"), Column("mother"), Column("verdict", "mark")), rows)
-
-
-def anatomy_table(anatomy: Anatomy) -> dict[str, Any]:
-    """Tensors grouped by role: how many, how large, and who decides over them."""
-    groups: dict[tuple[str, str, bool, str], list[int]] = defaultdict(list)
-    for part in anatomy.parts.values():
-        groups[part.role, part.component, part.mergeable, part.reason].append(part.numel)
-    total = sum(sum(sizes) for sizes in groups.values()) or 1
-    rows = [
-        Row(
-            f"{role}:{component}:{reason}",
-            (
-                role.replace("_", " "),
-                len(sizes),
-                _count(sum(sizes)),
-                sum(sizes) / total,
-                f"merged · {GENE_OF.get(component, component)}" if merged else f"copied · {reason}",
-            ),
-        )
-        for (role, component, merged, reason), sizes in sorted(groups.items(), key=lambda g: -sum(g[1]))
-    ]
-    columns = (
-        Column("role"),
-        Column("tensors", "number"),
-        Column("parameters", "number"),
-        Column("share", "share"),
-        Column("what happens to it"),
-    )
-    return table_value(columns, rows)
+def no_scan() -> list[Any]:
+    """The offer of a scan put away."""
+    return [gr.Row(visible=False), "", gr.Button(interactive=False)]
 
 
 def header_words(pair: Pair | None) -> str:
@@ -211,24 +268,3 @@ def header_words(pair: Pair | None) -> str:
 def _named(checkpoint: Checkpoint, role: str) -> str:
     name = html.escape(checkpoint.name)
     return name if name.endswith(role) else f"{name} <small>{role}</small>"
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for axis in shape:
-        size *= axis
-    return size
-
-
-def _count(number: int) -> str:
-    for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= scale:
-            return f"{number / scale:.2f} {unit}"
-    return str(number)
-
-
-def _bytes(number: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= scale:
-            return f"{number / scale:.1f} {unit}"
-    return f"{number} B"

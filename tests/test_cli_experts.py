@@ -1,0 +1,109 @@
+"""The shell and experts: routers of one parent, experts by use, and experts that are numbered differently."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from darwin_lab.cli import main
+
+Trio = tuple[Path, Path, Path]
+LAYER = "model.layers.1.mlp"
+
+
+def merge(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of `merge ...`."""
+    code = main(["merge", *map(str, arguments)])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture
+def swapped(tiny_moe_pair: Trio, tmp_path: Path) -> Path:
+    """The mother with the experts 0 and 1 of one layer swapped, router rows included."""
+    folder = Path(shutil.copytree(tiny_moe_pair[1], tmp_path / "swapped"))
+    tensors = weights(folder)
+    for end in ("experts.gate_up_proj", "experts.down_proj", "gate.weight"):
+        moved = tensors[f"{LAYER}.{end}"]
+        tensors[f"{LAYER}.{end}"] = moved[[1, 0, *range(2, len(moved))]].contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_experts_that_are_numbered_differently_stop_a_merge_with_the_remedy(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, swapped: Path, tmp_path: Path
+) -> None:
+    code, _, error = merge(capsys, tiny_moe_pair[0], swapped, "--ratio", 0.4, "--out", tmp_path / "child")
+    assert code == 2
+    assert "only 75% of the experts in layer 1" in error
+    assert "--match-experts" in error
+    assert not (tmp_path / "child").exists()
+
+
+def test_matched_experts_make_the_child_of_the_mother_before_they_were_swapped(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, swapped: Path, tmp_path: Path
+) -> None:
+    father, mother, _ = tiny_moe_pair
+    matched = ("--match-experts", "--json", "--out", tmp_path / "matched")
+    code, said, _ = merge(capsys, father, swapped, "--ratio", 0.4, *matched)
+    assert code == 0
+    assert "matched anew in 1 of 4 layers" in json.loads(said)["notes"][0]
+    assert merge(capsys, father, mother, "--ratio", 0.4, "--out", tmp_path / "plain")[0] == 0
+    ours, theirs = weights(tmp_path / "matched"), weights(tmp_path / "plain")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_copy_of_one_parent_needs_no_matching(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, swapped: Path, tmp_path: Path
+) -> None:
+    assert merge(capsys, tiny_moe_pair[0], swapped, "--ratio", 1, "--out", tmp_path / "child")[0] == 0
+    ours, hers = weights(tmp_path / "child"), weights(swapped)
+    assert all(torch.equal(ours[name], hers[name]) for name in hers)
+
+
+def test_the_router_of_one_parent_can_be_asked_for(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, tmp_path: Path
+) -> None:
+    father, mother, _ = tiny_moe_pair
+    assert merge(capsys, father, mother, "--ratio", 0.4, "--router", "B", "--out", tmp_path / "child")[0] == 0
+    ours, hers = weights(tmp_path / "child"), weights(mother)
+    assert torch.equal(ours[f"{LAYER}.gate.weight"], hers[f"{LAYER}.gate.weight"])
+    assert not torch.equal(ours[f"{LAYER}.experts.down_proj"], hers[f"{LAYER}.experts.down_proj"])
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--router", "A"), ("--experts", "preserve")])
+def test_a_flag_that_contradicts_the_genome_is_refused(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, tmp_path: Path, flag: str, value: str
+) -> None:
+    genome = tmp_path / "genome.json"
+    genome.write_text('{"layout": "v4"}')
+    father, mother, _ = tiny_moe_pair
+    code, _, error = merge(capsys, father, mother, "--genome", genome, flag, value, "--out", tmp_path / "child")
+    assert code == 2
+    assert f"{flag} {value} contradicts the genome, which says blend" in error
+
+
+def test_a_dense_model_has_nothing_to_match(
+    capsys: pytest.CaptureFixture[str], tiny_llama_pair: Trio, tmp_path: Path
+) -> None:
+    father, mother, _ = tiny_llama_pair
+    code, _, error = merge(capsys, father, mother, "--ratio", 0.4, "--match-experts", "--out", tmp_path / "child")
+    assert code == 2
+    assert "has no experts to match" in error
+
+
+def test_a_preset_of_another_depth_says_that_it_was_stretched(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, tmp_path: Path
+) -> None:
+    father, mother, _ = tiny_moe_pair
+    preset = ("--preset", "darwin-35b-opus", "--json", "--out", tmp_path / "child")
+    code, said, _ = merge(capsys, father, mother, *preset)
+    assert code == 0
+    assert "published for 40 layers; its blocks are stretched to these 4" in json.loads(said)["notes"][0]

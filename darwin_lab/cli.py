@@ -157,7 +157,11 @@ def _score(score: argparse.ArgumentParser) -> None:
     score.add_argument("--cut-long", action="store_true", help="cut the beginning of prompts longer than the context")
     score.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default float32")
     score.add_argument("--letters", action="store_true", help="choices by letter, mean over all rotations of the order")
-    score.add_argument("--protocol", choices=("greedy", "majority", "adaptive"), help="written answers, asked so")
+    score.add_argument(
+        "--protocol",
+        choices=("greedy", "majority", "adaptive"),
+        help="have answers written and counted so; default: by choice",
+    )
     score.add_argument(
         "--extract", choices=("line", "letter", "number", "boxed"), help="how they are read; default line"
     )

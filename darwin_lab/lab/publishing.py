@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darwin_lab.checkpoint.checkpoint import read_json
 from darwin_lab.errors import Cancelled, LabError
 from darwin_lab.lab import exporting
 from darwin_lab.lab.pairs import Pair
@@ -110,7 +111,9 @@ def push(plan: PushPlan, token: str, *, api: Any = None, tick: Tick = silent) ->
         operations, done = [], 0
         for name, size in plan.files:
             tick(0.98 * done / max(plan.total, 1), f"uploading {name}: {_mb(done)} of {_mb(plan.total)}")
-            operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(Path(plan.folder) / name))
+            file = Path(plan.folder) / name
+            content = _without_places(file) if name == RECIPE_FILE else str(file)
+            operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
             api.preupload_lfs_files(plan.repo, additions=[operation], token=token)
             operations.append(operation)
             done += size
@@ -158,6 +161,15 @@ def pushed(bench: Workbench, pair: Pair, recipe_hash: str) -> PushView | None:
 
 def _record(bench: Workbench, pair: Pair, recipe_hash: str) -> Path:
     return bench.store.folder("pushes", pair.key, recipe_hash).with_suffix(".json")
+
+
+def _without_places(recipe: Path) -> bytes:
+    """`recipe.json` for strangers: the names and fingerprints of the parents, not where they lay on this machine."""
+    data = read_json(recipe)
+    local = [parent for parent in data.get("parents", {}).values() if Path(parent["ref"]).is_absolute()]
+    for parent in local:
+        parent["ref"] = parent["name"]
+    return (json.dumps(data, indent=1) + "\n").encode() if local else recipe.read_bytes()
 
 
 def _mb(size: int) -> str:

@@ -36,10 +36,14 @@ class Hub:
         return SimpleNamespace(private=self.there[repo])
 
     def preupload_lfs_files(self, repo: str, *, additions: list[Any], token: str) -> None:
-        self.calls += [("upload", (one.path_in_repo, Path(str(one.path_or_fileobj)).read_bytes())) for one in additions]
+        self.calls += [("upload", (one.path_in_repo, content_of(one.path_or_fileobj))) for one in additions]
 
     def create_commit(self, repo: str, operations: list[Any], *, commit_message: str, token: str) -> None:
         self.calls.append(("commit", [one.path_in_repo for one in operations]))
+
+
+def content_of(given: bytes | str) -> bytes:
+    return given if isinstance(given, bytes) else Path(given).read_bytes()
 
 
 @pytest.fixture
@@ -51,6 +55,15 @@ def folder(tmp_path: Path) -> Path:
     for name, content in files.items():
         (made / name).write_bytes(content)
     return made
+
+
+def test_a_pushed_recipe_does_not_tell_where_the_parents_lay(folder: Path) -> None:
+    people = {"father": {"name": "tuned", "ref": "/home/me/secret/tuned"}, "mother": {"name": "a/b", "ref": "a/b"}}
+    (folder / "recipe.json").write_text(json.dumps({"version": 2, "parents": people}))
+    hub = Hub()
+    push(plan_push(folder, "me/child"), TOKEN, api=hub)
+    sent = json.loads(dict(content for kind, content in hub.calls if kind == "upload")["recipe.json"])
+    assert [parent["ref"] for parent in sent["parents"].values()] == ["tuned", "a/b"]
 
 
 def test_a_dry_run_lists_every_file_with_its_size_and_asks_nobody(folder: Path) -> None:

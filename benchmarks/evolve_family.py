@@ -9,10 +9,14 @@ unit, not one a seed. Looks at the report items once a seed.
 """
 
 import argparse
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from darwin_lab.evolution.settings import EvolutionSettings
 from darwin_lab.lab.lab import Lab

@@ -43,12 +43,16 @@ _PER_LAYER_EMBEDDING = _word(
 )  # fmt: skip
 _FFN_WORD = _word("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe")
 
-# First match wins; towers come first because a vision block has its own `attn`, `mlp` and `norm`.
+# First match wins; towers come first because a vision block has its own `attn`, `mlp` and `norm`, and before a
+# tower what projects from it, which Qwen keeps inside.
 _TOWERS = (
     ("mtp", _word("mtp", "nextn", "mtp_layers", "mtp_block")),
+    (
+        "projector",
+        _word("embed_vision", "embed_audio", "multi_modal_projector", "mm_projector", r"visual\.\w*merger\w*"),
+    ),
     ("vision", _word("visual", "vision_tower", "vision_model", "vision_encoder", "vision_embedder", "vit")),
     ("audio", _word("audio_tower", "audio_model", "audio_encoder")),
-    ("projector", _word("embed_vision", "embed_audio", "multi_modal_projector", "mm_projector")),
 )
 _ROLES = (
     ("per_layer_embedding", _PER_LAYER_EMBEDDING),

@@ -116,7 +116,7 @@ def facts(rows: list[tuple[str, str, str]]) -> str:
 
 def verdict(tone: str, head: str, words: str) -> str:
     """A verdict as HTML: sign, sentence and explanation; tone is ok, watch, bad or plain."""
-    sign = {"ok": "✓", "watch": "◐", "bad": "▲", "plain": "·"}[tone]
+    sign = {"ok": "✓", "watch": "◐", "bad": "▲", "plain": "○"}[tone]
     return (
         f"<div class='dl-verdict' data-tone='{tone}'><span class='dl-sign' aria-hidden='true'>{sign}</span>"
         f"<div><b>{html.escape(head)}</b><p>{html.escape(words)}</p></div></div>"

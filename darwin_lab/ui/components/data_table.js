@@ -9,6 +9,7 @@ function shown(value, column) {
   if (value == null) return '–';
   if (typeof value !== 'number') return String(value);
   if (column.kind === 'share') return (100 * value).toFixed(column.digits ?? 1) + ' %';
+  if (column.digits != null && Math.abs(value) >= 1000) return value.toLocaleString('en', {minimumFractionDigits: column.digits, maximumFractionDigits: column.digits});
   return column.digits == null ? value.toLocaleString('en') : (column.kind === 'signed' && value > 0 ? '+' : '') + value.toFixed(column.digits);
 }
 function cell_of(value, column, range) {

@@ -56,7 +56,7 @@ def block_strip(
         axis = strips.index("importance")
         for who, values in importance.items():
             _line(figure, who, values, axis)
-        _name_axis(figure, axis, places["importance"], "what a layer matters", rangemode="tozero")
+        _name_axis(figure, axis, places["importance"], "how much a layer matters", rangemode="tozero")
     if dead:
         axis = strips.index("dead")
         for who, found in dead.items():

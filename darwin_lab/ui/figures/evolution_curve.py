@@ -123,9 +123,10 @@ def evolution_curve(
         (row["generation"], row["best"], row["mean"], row.get("worst"), row.get("sigma")) for row in generations
     ]
     lead = f"best {best[-1]:.4f}, candidate {best_at[best.index(best[-1])]}" if best else "no candidate yet"
-    note = f"{len(scored)} candidates · {plural(len(generations), 'generation')} · {lead}" + (
-        f" · n = {items} items" if items else ""
-    )
+    each = max((row.get("items") or items for row in scored), default=items)
+    met = f"n = {items:,} items" if each == items else f"n = {each:,} items a candidate, {items:,} for the level lines"
+    note = f"{plural(len(scored), 'candidate')} · {plural(len(generations), 'generation')} · {lead}"
+    note += f" · {met}" if items else ""
     columns = ("generation", "best", "mean", "worst", "sigma")
     return Chart(figure, note, columns, tuple(rows), f"Evolution curve: {note}.")
 

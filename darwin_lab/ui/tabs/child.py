@@ -146,7 +146,7 @@ def build(shared: Shared) -> None:
             views.inherited_words(found, kept, "inherit" in busy),
             views.inherited_table(found),
             views.language_words(heard, "languages" in busy),
-            views.language_table(heard),
+            views.language_table(heard, "languages" in busy),
             recipe_rows(recipe),
         ]
 

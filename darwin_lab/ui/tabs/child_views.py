@@ -41,6 +41,7 @@ SCORING, SAME_ITEMS = "Scoring on report items.", "Child, father, mother and ble
 BRING_ITEMS = "This pair came without benchmark items. Add JSONL files in Parents and open it again."
 NOT_MEASURED = "Press “Measure”: towers, routers, embeddings and files of the child are laid beside both parents."
 NOT_READ = "Press “Read a dozen languages”: child, father and mother read the same short texts."
+READING = "One row a language appears here when all texts are read."
 NOT_EXPORTED = "Not exported yet."
 EXPORTING = "Writing the child, tensor by tensor."
 
@@ -97,7 +98,7 @@ def report_table(report: dict[str, Any]) -> dict[str, Any]:
     columns = (
         Column("model"),
         Column("mean accuracy", "number", 3, "Unweighted mean over skills"),
-        Column("child − it, 95 %", "number"),
+        Column("child − model, 95 %", "number", title="Mean accuracy, paired over items"),
         Column("p", "number"),
         Column("verdict", "mark"),
         *(Column(f"{task.lower()} (n {sizes[task]})", "number") for task in tasks),
@@ -136,7 +137,7 @@ def strip_chart(lab: Lab, pair: Pair, recipe: Recipe) -> Chart:
     dead = {who: found for who, scan in scans.items() if importance and (found := _dead(scan))}
     remarks = [] if importance else ["scan both parents in MRI to see what their layers matter"]
     if importance:
-        remarks.append("importance: rise in NLL without the layer, mean over skills")
+        remarks.append("importance: rise in NLL without the layer, nats a token, mean over skills")
     if pair.anatomy.moe_layers and importance and not dead:
         remarks.append("too few tokens to call an expert dead")
     genome = lab.genome_of(pair, recipe.hash)
@@ -206,10 +207,10 @@ def language_words(found: Languages | None, busy: bool) -> str:
     return "" if found is None else say(found.sentence)
 
 
-def language_table(found: Languages | None) -> dict[str, Any]:
+def language_table(found: Languages | None, busy: bool = False) -> dict[str, Any]:
     """One row a language; a language that is only spelled shows why there is no loss."""
     if found is None:
-        return table_value((), (), empty=NOT_READ)
+        return table_value((), (), empty=READING if busy else NOT_READ)
     rows = []
     for row in found.rows:
         worse = {"worse than both": False, "better than both": True}.get(row.verdict)

@@ -349,7 +349,7 @@ def run_facts(run: RunView) -> str:
         better = max(parents, key=lambda who: parents[who])
         rows.append(("better parent", f"{parents[better]:.4f}", better))
         if scored:
-            rows.append(("lead", f"{max(scored) - parents[better]:+.4f}", ""))
+            rows.append(("lead", f"{max(scored) - parents[better]:+.4f}", "fitness over that parent"))
     if run.open and run.eta_seconds is not None:
         rows.append(("time left", duration(run.eta_seconds), ""))
     if run.result and run.result.get("pick"):
@@ -372,6 +372,7 @@ def candidate_table(run: RunView, chosen: int | None) -> dict[str, Any]:
                 row["generation"],
                 row["fitness"],
                 row["items"],
+                row.get("full_fitness"),
                 row.get("mean_acc"),
                 *(row.get("tasks", {}).get(task, {}).get("acc") for task in tasks),
                 row["recipe_hash"],
@@ -385,6 +386,7 @@ def candidate_table(run: RunView, chosen: int | None) -> dict[str, Any]:
         Column("generation", "number"),
         Column("fitness", "bar", 4, "Mean over skills of p(gold) on the items it met"),
         Column("items", "number"),
+        Column("on all items", "number", 4, "Fitness on all selection items; the best of a generation meet them"),
         Column("mean accuracy", "number", 3),
         *(Column(task.lower(), "number", 3) for task in tasks),
         Column("child", "code"),

@@ -100,7 +100,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
                 transplant = gr.Number(
                     0.15, label="Transplant below", minimum=0, maximum=0.49, step=0.01, elem_id="transplant",
                     min_width=250,
-                    info="A ratio under it becomes 0, over 1 − it becomes 1; 0 = off",
+                    info="Ratios below it become 0, above 1 minus it 1; 0 = off",
                 )  # fmt: skip
                 options = [
                     gr.Number(
@@ -216,16 +216,16 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
         """New advice: the same genome, redrawn."""
         pair = pair_of(lab, pair_key)
         if pair is None:
-            return [gr.skip(), gr.skip()]
+            return [gr.skip()] * 3
         genome = genome_at_hand(pair, at_hand)
         try:
             recipe = lab.recipe(pair, genome)
         except LabError as error:
-            return [gr.skip(), nothing(str(error)).wire()]
+            return [gr.skip(), nothing(str(error)).wire(), say(str(error), bad=True)]
         drawn = strip_chart(lab, pair, genome, recipe).wire()
-        return [editor_of(lab, pair, genome, load.get("stamp", "")), drawn]
+        return [editor_of(lab, pair, genome, load.get("stamp", "")), drawn, genome_words(genome, recipe)]
 
-    shared.scan_stamp.change(again, [shared.load, shared.pair, shared.genome], [editor, strip], **AT_ONCE)
+    shared.scan_stamp.change(again, [shared.load, shared.pair, shared.genome], [editor, strip, numbers], **AT_ONCE)
 
     @guarded
     def load_preset(name: str | None, pair_key: str) -> Any:

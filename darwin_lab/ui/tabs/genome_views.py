@@ -176,7 +176,8 @@ def score_words(lab: Lab, pair: Pair, child: str) -> list[Any]:
     )  # fmt: skip
     scored, father, mother = found["child"], found["father"], found["mother"]
     if scored is None:
-        return ["", table_value(columns, rows, empty="Press “Score this genome” to see it beside both parents.")]
+        press = "Press “Score this genome” to see it beside both parents."
+        return [say(press) if rows else "", table_value(columns, rows, empty=press)]
     if father is None or mother is None:
         return ["", table_value(columns, rows)]
     better = max(("father", father.mean_p_gold), ("mother", mother.mean_p_gold), key=lambda named: named[1])

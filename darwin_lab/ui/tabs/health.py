@@ -220,7 +220,12 @@ def advice_table(advice: tuple[Advice, ...]) -> dict[str, Any]:
         Row(str(item.layer), (f"L{item.layer}", mark(None, f"towards the {item.towards}"), item.gap, item.reason))
         for item in advice
     ]
-    columns = (Column("layer"), Column("move", "mark"), Column("NLL gap", "number", 3), Column("why", "long"))
+    columns = (
+        Column("layer"),
+        Column("move", "mark"),
+        Column("NLL gap", "number", 3, "How much lower that parent reads there, nats a token"),
+        Column("why", "long"),
+    )
     return table_value(columns, rows, empty="No layer is flagged: there is nothing to mend.")
 
 

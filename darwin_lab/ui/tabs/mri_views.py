@@ -199,7 +199,7 @@ def tensor_table(lab: Lab, pair: Pair, layer: int) -> dict[str, Any]:
     columns = (
         Column("tensor", "code"),
         Column("shape", "code"),
-        Column("‖B−A‖/‖A‖", "number", 3, "Size of the change from father to mother over the father's norm"),
+        Column("difference", "number", 3, "Norm of mother minus father over the father's norm"),
         Column("cosine", "number", 4, "Cosine between father's and mother's tensor"),
         Column("sign flips", "share", 1, "Share of entries whose sign differs"),
     )

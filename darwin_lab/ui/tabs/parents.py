@@ -48,7 +48,7 @@ def build(shared: Shared) -> None:
                 ancestor = gr.Textbox(
                     label="Ancestor (optional)",
                     placeholder=place,
-                    info="What both were tuned from. Opens ties, dare_ties and task_arithmetic.",
+                    info="What both were tuned from. Opens ties, dare_ties and the other operators on changes.",
                     elem_id="ancestor_ref",
                 )
                 vocabulary = gr.Radio(

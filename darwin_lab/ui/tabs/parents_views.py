@@ -81,8 +81,10 @@ def checks_table(checked: Checked) -> dict[str, Any]:
     """The compatibility report, failing checks first."""
     rows = []
     for check in sorted(checked.checks, key=lambda c: c.ok):
-        hers = "the same" if check.mother == check.father else check.mother
-        rows.append(Row(check.what, (check.what, check.father, hers, mark(check.ok, check.remedy or "fits"))))
+        hers = _tight("the same") if check.mother == check.father else check.mother
+        rows.append(
+            Row(check.what, (check.what, _times(check.father), _times(hers), mark(check.ok, check.remedy or "fits")))
+        )
     return table_value((Column("check"), Column("father"), Column("mother"), Column("verdict", "mark")), rows)
 
 
@@ -170,7 +172,7 @@ def cards_table(model: ModelPlan) -> dict[str, Any]:
         Row(
             fit.card.name,
             (
-                _tight(fit.card.name),
+                _tight(_times(fit.card.name)),
                 *(mark(True, "fits") if form.name in fit.holds else mark(None, "–") for form in forms),
                 ", ".join(_tight(name) for name in fit.card.example.split(", ")),
             ),
@@ -189,7 +191,7 @@ def cards_html(model: ModelPlan) -> str:
     rows = []
     for form in model.serving.formats:
         card = model.serving.smallest(form)
-        remark = f"needs {card.name}" if card else "more than any card listed"
+        remark = f"needs {_times(card.name)}" if card else "more than any card listed"
         rows.append((form.name, words.bytes_words(form.bytes), remark))
     return f"<h3>Graphics memory to run it</h3>{facts(rows)}"
 
@@ -252,7 +254,7 @@ def _moved(anatomy: Anatomy, has_ancestor: bool) -> str:
     tree = (
         "The ancestor is the base of both."
         if has_ancestor
-        else "No ancestor given: ties, dare_ties and task_arithmetic stay closed."
+        else "No ancestor given: operators that need one, such as ties and dare_ties, stay closed."
     )
     return f"{moved:,} tensors are merged, {len(anatomy.parts) - moved:,} copied. {tree}"
 
@@ -271,7 +273,7 @@ def _person(model: ModelPlan) -> tuple[Any, ...]:
 
 def _model_html(model: ModelPlan) -> str:
     said, *rest = layout_words(model.layout).split("; ")
-    told = re.sub(r"(\d) x ", r"\1 × ", said).replace("->", "→")
+    told = _times(said).replace("->", "→")
     more = f"<p class='dl-note'>{html.escape(_sentence('; '.join(rest)))}</p>" if rest else ""
     rows = [
         ("layers", str(model.layers), f"of width {model.hidden_size:,}"),
@@ -292,6 +294,11 @@ def _span(layers: tuple[int, int] | None) -> str | None:
     if layers is None:
         return None
     return f"L{layers[0]}" if layers[0] == layers[1] else f"L{layers[0]}\u2060–\u2060L{layers[1]}"
+
+
+def _times(text: str) -> str:
+    """`2 x 24 GiB` with the sign for times."""
+    return re.sub(r"(\d) x ", r"\1 × ", text)
 
 
 def _tight(text: str) -> str:

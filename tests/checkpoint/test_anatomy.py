@@ -35,6 +35,7 @@ Trio = tuple[Path, Path, Path]
         ("lm_head.weight", ("text", "lm_head")),
         ("model.norm.weight", ("text", "norm")),
         ("model.visual.blocks.0.attn.qkv.weight", ("vision", "vision")),
+        ("model.visual.merger.linear_fc1.weight", ("vision", "projector")),
         ("mtp.layers.0.mlp.experts.3.up_proj.weight", ("mtp", "mtp")),
         ("model.something_new.weight", ("text", "other")),
     ],

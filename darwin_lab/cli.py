@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("mother", nargs="?", metavar="MOTHER", help=f"{_MODEL}; left out, FATHER alone is looked at")
     plan.add_argument("--ancestor", metavar="M", help="their common base, for ties, dare_ties and their like")
     plan.add_argument("--vocab", choices=("same", "by-token"), default="same", help="by-token: match rows by token")
-    plan.add_argument("--operator", choices=OPERATORS, default="lerp", help="whose time and memory; default lerp")
+    plan.add_argument("--operator", choices=OPERATORS, help="whose time and memory; default lerp")
     plan.add_argument("--out", type=Path, metavar="DIR", help="where the child would go; default the current folder")
 
     _merge(_verb(verbs, "merge", "write a child of two parents"))
@@ -134,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     inherit.add_argument("child", metavar="CHILD", help="an exported child's folder, or another model")
     inherit.add_argument("--father", required=True, metavar="F", help=_MODEL)
     inherit.add_argument("--mother", required=True, metavar="M", help=_MODEL)
-    inherit.add_argument("--ancestor", metavar="M", help="their common base, where the child's recipe has one")
+    inherit.add_argument("--ancestor", metavar="M", help="their common base; default the one its recipe.json names")
     inherit.add_argument("--languages", action="store_true", help="also read a dozen languages with all three")
 
     health = _verb(verbs, "health", "a child's scan beside its parents'")

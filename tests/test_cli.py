@@ -221,6 +221,11 @@ def test_bad_input_exits_2_with_one_line_and_writes_nothing(
         "no items": ["score", father],
         "no items to select on": ["evolve", father, mother, "--out", out],
         "holds no run": ["evolve", father, mother, "--items", items, "--out", out, "--resume"],
+        "no model given": ["plan", ""],
+        "no model given; give a folder": ["plan", father, ""],
+        "--operator needs two parents": ["plan", father, "--operator", "ties"],
+        "no benchmark has more than 1,000,000,000 items": ["claim", "90", 10**12],
+        "'1e1' has an exponent": ["claim", "1e1", 10],
         "invalid choice": ["dance"],
     }.items():
         code, stdout, err = run(capsys, *command)
@@ -228,6 +233,11 @@ def test_bad_input_exits_2_with_one_line_and_writes_nothing(
         assert words in err, err
         assert err.count("\n") == 1, err
         assert not out.exists(), command
+
+
+def test_one_right_answer_is_said_as_one(capsys) -> None:
+    assert "possible: 1 right answer." in run(capsys, "claim", "10", 10)[1]
+    assert "possible: 2 right answers." in run(capsys, "claim", "20", 10)[1]
 
 
 def test_control_c_exits_130(capsys, tiny_llama_pair: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,37 @@ def test_a_dense_model_has_nothing_to_match(
     assert "has no experts to match" in error
 
 
+@pytest.mark.parametrize("flag", ["--experts=usage", "--experts=preserve", "--router=A", "--router=B"])
+def test_a_dense_model_has_no_experts_to_go_by_and_is_not_scanned_for_them(
+    capsys: pytest.CaptureFixture[str],
+    tiny_llama_pair: Trio,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flag: str,
+) -> None:
+    monkeypatch.setattr("darwin_lab.verbs.merge._advice", lambda *_: pytest.fail("scanned"))
+    father, mother, _ = tiny_llama_pair
+    code, _, error = merge(capsys, father, mother, "--ratio", 0.4, flag, "--out", tmp_path / "child")
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"has no experts, so {flag.replace('=', ' ')} does nothing" in error
+    assert not (tmp_path / "child").exists()
+
+
+def test_texts_too_long_for_a_scan_inside_a_merge_name_what_merge_takes(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARWIN_LAB_HOME", str(tmp_path / "home"))
+    parents = []
+    for name, source in zip(("father", "mother"), tiny_moe_pair, strict=False):
+        parents.append(Path(shutil.copytree(source, tmp_path / name)))
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        config.get("text_config", config)["max_position_embeddings"] = 8
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    code, _, error = merge(capsys, *parents, "--ratio", 0.4, "--experts", "usage", "--out", tmp_path / "child")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "reads at most 8; give --scans DIR_A DIR_B, made with `scan --max-tokens 8`" in error
+
+
 def test_a_preset_of_another_depth_says_that_it_was_stretched(
     capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, tmp_path: Path
 ) -> None:

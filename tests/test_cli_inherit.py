@@ -1,6 +1,7 @@
 """`inherit`: what an exported child has from whom, as text and as one JSON object, with and without its ancestor."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,14 +40,47 @@ def test_an_export_is_told_row_by_row(capsys: pytest.CaptureFixture[str], tiny_m
     assert all(what in out for what in found)
 
 
-def test_without_the_ancestor_its_recipe_needs_the_numbers_alone_decide(
+def test_the_ancestor_is_taken_from_the_recipe_of_the_child(
     capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, child: Path
 ) -> None:
+    father, mother, ancestor = tiny_moe_pair
+    given = run(capsys, child, "--father", father, "--mother", mother, "--ancestor", ancestor, "--json")
+    found = run(capsys, child, "--father", father, "--mother", mother, "--json")
+    assert (given[0], found[0]) == (0, 0)
+    assert json.loads(found[1])["rows"] == json.loads(given[1])["rows"]
+    assert json.loads(given[1])["notes"] == []
+    assert str(ancestor) in json.loads(found[1])["notes"][0]
+
+
+def test_without_the_ancestor_its_recipe_needs_the_numbers_alone_decide_and_a_note_says_so(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, child: Path, tmp_path: Path
+) -> None:
     father, mother, _ = tiny_moe_pair
-    code, out, _ = run(capsys, child, "--father", father, "--mother", mother, "--json")
-    assert code == 0
-    routers = next(row for row in json.loads(out)["rows"] if row["what"] == "routers")
-    assert (routers["verdict"], "nor between them" in routers["note"]) == ("changed", True)
+    moved = Path(shutil.copytree(child, tmp_path / "moved"))
+    recipe = json.loads((moved / "recipe.json").read_text())
+    for ref in (str(tmp_path / "gone"), str(mother), "nobody-at-all/nothing"):
+        recipe["parents"]["ancestor"]["ref"] = ref
+        (moved / "recipe.json").write_text(json.dumps(recipe))
+        code, out, _ = run(capsys, moved, "--father", father, "--mother", mother, "--json")
+        assert code == 0
+        data = json.loads(out)
+        assert 'give --ancestor M to tell "merged" from "changed"' in data["notes"][0]
+        routers = next(row for row in data["rows"] if row["what"] == "routers")
+        assert (routers["verdict"], "nor between them" in routers["note"]) == ("changed", True)
+    assert data["notes"][0] in run(capsys, moved, "--father", father, "--mother", mother)[1]
+
+
+def test_parents_or_a_child_of_another_architecture_are_refused(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, tiny_llama_pair: Trio, child: Path
+) -> None:
+    for father, mother in (
+        (tiny_moe_pair[0], tiny_llama_pair[1]),
+        (tiny_llama_pair[0], tiny_moe_pair[1]),
+        tiny_llama_pair[:2],
+    ):
+        code, out, err = run(capsys, child, "--father", father, "--mother", mother)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "in architecture" in err
 
 
 def test_languages_come_with_the_reason_where_there_is_no_loss(

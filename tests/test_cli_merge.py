@@ -153,6 +153,41 @@ def test_what_contradicts_a_file_is_bad_input_in_one_line(
         assert not out.exists(), command
 
 
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ("--density does nothing beside lerp", ["--density", 0.5]),
+        ("--seed does nothing beside lerp", ["--seed", 3]),
+        ("--seed does nothing beside dare, which draws only with", ["--operator", "dare", "--seed", 3]),
+        ("--ancestor does nothing beside slerp", ["--operator", "slerp", "--ancestor", "ANCESTOR"]),
+        ("--option scale is given twice", ["--operator", "passthrough", "--option=scale=1", "--option= scale =2"]),
+    ],
+)
+def test_a_flag_that_would_change_nothing_is_refused_in_one_line(
+    capsys, tiny_llama_pair: Trio, tmp_path: Path, words: str, flags: list[object]
+) -> None:
+    father, mother, ancestor = tiny_llama_pair
+    given = [ancestor if flag == "ANCESTOR" else flag for flag in flags]
+    code, stdout, err = run(capsys, "merge", father, mother, "--ratio", 0.5, *given, "--out", tmp_path / "out")
+    assert (code, stdout, err.count("\n")) == (2, "", 1)
+    assert words in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_flags_at_their_default_may_be_said(capsys, tiny_llama_pair: Trio, tmp_path: Path) -> None:
+    plain = ["--ratio", 0.5, "--seed", 0, "--density", 1, "--router", "blend", "--experts", "blend"]
+    run_json(capsys, "merge", *tiny_llama_pair[:2], *plain, "--out", tmp_path / "out")
+
+
+def test_mergekit_yaml_names_folders_where_the_lab_has_names_of_its_own(capsys, tmp_path: Path) -> None:
+    out, yml = tmp_path / "child", tmp_path / "child.yml"
+    run_json(capsys, "merge", "family:father", "family:mother", "--ratio", 0.5, "--out", out)
+    run_json(capsys, "recipe", out, "--mergekit", yml)
+    models = [Path(one["model"]) for one in yaml.safe_load(yml.read_text())["models"]]
+    assert [folder.name for folder in models] == ["father", "mother"]
+    assert all((folder / "config.json").is_file() for folder in models)
+
+
 def modules_after(tmp_path: Path, *arguments: object) -> set[str]:
     """The heavy modules that one run of the shell leaves imported."""
     script = (

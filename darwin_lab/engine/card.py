@@ -20,13 +20,20 @@ from darwin_lab.engine.card_charts import CardScore, block_chart, ratio_chart, s
 from darwin_lab.engine.child import Child
 from darwin_lab.engine.hardware import GIB
 from darwin_lab.engine.licences import stricter
-from darwin_lab.engine.plan import DROPPED, ModelPlan, plan_model, plan_pair
-from darwin_lab.engine.plan_words import active_words, layers_words, size_words
+from darwin_lab.engine.plan import DROPPED, Group, ModelPlan, plan_model, plan_pair
+from darwin_lab.engine.plan_words import active_words, layers_words, role_words, size_words
+from darwin_lab.merging.operators import USES_ANCESTOR, USES_DENSITY_A, USES_DRAWS
 from darwin_lab.merging.recipe import Recipe, Row
 from darwin_lab.merging.recipe_file import RECIPE_FILE
 
+CARD_FILE = "README.md"
 ASSETS = "assets"
 _MOST_BLOCKS = 24
+_PARTS = {
+    "mtp": "multi-token-prediction head", "vision": "vision tower", "audio": "audio tower", "lm_head": "output head",
+    "norm": "norms", "scalar": "scalars", "router": "routers", "expert": "experts", "shared_expert": "shared experts",
+    "ffn": "feed-forward", "other": "other parts",
+}  # fmt: skip
 _MULTIMODAL = "ForConditionalGeneration"
 
 
@@ -65,7 +72,7 @@ def write_card(child: Child, folder: Path, seconds: float, notes: CardNotes | No
     }
     charts = {name for name, there in drawn.items() if there}
     written = plan_model(Checkpoint(folder, name=child.name))
-    (folder / "README.md").write_text(model_card(child, written, seconds, notes, charts), encoding="utf-8")
+    (folder / CARD_FILE).write_text(model_card(child, written, seconds, notes, charts), encoding="utf-8")
 
 
 def model_card(child: Child, written: ModelPlan, seconds: float, notes: CardNotes, charts: set[str]) -> str:
@@ -147,10 +154,11 @@ def _front(child: Child, written: ModelPlan, licence: str) -> list[str]:
 
 def _parents(child: Child) -> list[str]:
     roles = {"father": "ratio 0; tensor names, tokenizer and side files are his", "mother": "ratio 1",
-             "ancestor": "the base both are seen from"}  # fmt: skip
+             "ancestor": "the base both are seen from" if child.recipe.operators & USES_ANCESTOR
+             else "named, but no operator of this recipe reads it"}  # fmt: skip
     lines = ["| role | model | what that means | fingerprint |", "| --- | --- | --- | --- |"]
     for role, parent in people(child).items():
-        lines.append(f"| {role} | {parent.name} | {roles[role]} | `{parent.fingerprint}` |")
+        lines.append(f"| {role} | {_cell(parent.name)} | {roles[role]} | `{parent.fingerprint}` |")
     ancestry = [f"{role} {parent.name} is itself a child of {known}"
                 for role, parent in people(child).items() if (known := _born_of(parent))]  # fmt: skip
     return [*lines, *(["", f"Lineage: {'; '.join(ancestry)}."] if ancestry else [])]
@@ -170,7 +178,7 @@ def _specifications(child: Child, written: ModelPlan) -> list[str]:
     config = child.father.text_config
     context = config.get("max_position_embeddings")
     rows = {
-        "architecture": written.architecture,
+        "architecture": _cell(written.architecture),
         "layers": layers_words(written),
         "size": size_words(written),
         "active": active_words(written),
@@ -184,10 +192,10 @@ def _recipe_lines(recipe: Recipe, charts: set[str]) -> list[str]:
     rows = list(recipe.rows.values())
     merged = sum(row.action == "merge" for row in rows)
     options = "".join(f", {name} {value:g}" for name, value in sorted(recipe.options.items()))
+    masks = f"Mask seed {recipe.seed}, rescale {recipe.rescale}. " if _draws_masks(recipe) else ""
     lines = [
         f"{merged:,} tensors merged, {len(rows) - merged:,} copied. Operators: "
-        f"{', '.join(sorted(recipe.operators)) or 'copy'}{options}. Mask seed {recipe.seed}, rescale {recipe.rescale}. "
-        "Ratios are the mother's share.",
+        f"{', '.join(sorted(recipe.operators)) or 'copy'}{options}. {masks}Ratios are the mother's share.",
         "",
         "| component | mean ratio |",
         "| --- | --- |",
@@ -207,12 +215,20 @@ def _recipe_lines(recipe: Recipe, charts: set[str]) -> list[str]:
     return [*lines, *(line for warning in recipe.warnings for line in ("", f"Note: {warning}"))]
 
 
+def _draws_masks(recipe: Recipe) -> bool:
+    return any(
+        row.density_b < 1.0 or (row.density_a < 1.0 and row.operator in USES_DENSITY_A)
+        for row in recipe.rows.values()
+        if row.action == "merge" and row.operator in USES_DRAWS
+    )
+
+
 def _scores(notes: CardNotes, charts: set[str]) -> Iterable[str]:
     if not notes.results.strip() and not notes.scores:
         return ["This child has not been scored."]
     table = ["| task | model | n | accuracy | 95 % interval |", "| --- | --- | --- | --- | --- |"]
     table += [
-        f"| {score.task} | {score.model} | {score.n} | {score.acc:.3f} | {score.interval[0]:.3f} to "
+        f"| {_cell(score.task)} | {_cell(score.model)} | {score.n} | {score.acc:.3f} | {score.interval[0]:.3f} to "
         f"{score.interval[1]:.3f} |"
         for score in notes.scores
     ]
@@ -229,9 +245,7 @@ def _kept(child: Child) -> list[str]:
     plan = plan_pair(child.father, child.mother, vocabulary=child.recipe.vocabulary)
     lines = [f"- copied from the father, {count:,}: {why}" for why, count in copied.items()]
     lines += [f"- copied from the {who} because the ratio says so, {count:,}" for who, count in chosen.items()]
-    lines += [
-        f"- left out, {group.tensors:,} of the mother's {group.role}: {group.reason}" for group in plan.of(DROPPED)
-    ]
+    lines += _left_out(plan.of(DROPPED))
     if plan.tokens is not None:
         tokens = plan.tokens
         lines.append(
@@ -239,6 +253,18 @@ def _kept(child: Child) -> list[str]:
             f"{tokens.only_mother:,} the mother's alone (left out)"
         )
     return ["Copied or left out, in tensors:\n\n" + "\n".join(lines)] if lines else ["Every tensor was merged."]
+
+
+def _left_out(groups: Sequence[Group]) -> list[str]:
+    """One line a role, however many names, shapes and reasons there are."""
+    lines = []
+    for role in dict.fromkeys(group.role for group in groups):
+        found = [group for group in groups if group.role == role]
+        count = sum(group.tensors for group in found)
+        reasons = "; ".join(dict.fromkeys(group.reason for group in found))
+        tensors = f"{count:,} tensor{'' if count == 1 else 's'}"
+        lines.append(f"- left out: {tensors} of the mother's {_PARTS.get(role, role_words(role))}: {reasons}")
+    return lines
 
 
 def _hardware(written: ModelPlan) -> list[str]:
@@ -312,3 +338,8 @@ def _citation(child: Child) -> list[str]:
 
 def _time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def _cell(text: str) -> str:
+    """`text` as it stands in a cell of a markdown table."""
+    return text.replace("|", "\\|")

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -21,15 +21,16 @@ from typing import Any
 import torch
 
 from darwin_lab import __version__
-from darwin_lab.checkpoint.checkpoint import INDEX_FILE
-from darwin_lab.engine.card import CardNotes, people, write_card
+from darwin_lab.checkpoint.checkpoint import INDEX_FILE, SIDE_FILES
+from darwin_lab.engine.card import ASSETS, CARD_FILE, CardNotes, people, write_card
 from darwin_lab.engine.child import Child
-from darwin_lab.engine.partial import Partial
+from darwin_lab.engine.partial import Partial, clear_stale
 from darwin_lab.engine.shards import Shard, plan_shards, write_shard
 from darwin_lab.errors import LabError
 from darwin_lab.merging.recipe_file import RECIPE_FILE, recipe_text, recipe_to_json
 from darwin_lab.progress import Tick, part, silent
 
+_OWN_FILES = frozenset((*SIDE_FILES, INDEX_FILE, RECIPE_FILE, CARD_FILE))
 _SPARE_BYTES = 1 << 20
 _READING_SHARE, _WEIGHTS_SHARE = 0.08, 0.98
 Written = Generator[tuple[int, str], None, None]
@@ -37,16 +38,23 @@ Written = Generator[tuple[int, str], None, None]
 
 
 def check_target(out: Path, *, overwrite: bool) -> None:
-    """Raises `LabError` when `out` cannot become the child's folder. Call before any long work."""
+    """Raises `LabError` when `out`, or what it links to, cannot become the child's folder. Call before any long work.
+
+    Overwriting replaces a child and nothing else: a folder with any file that no export writes is kept.
+    """
+    out = _target(out)
     if out.is_file():
         raise LabError(f"{out} is a file; give the name of a new folder")
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
             raise LabError(f"{out} exists and is not empty; give another --out, or --overwrite to replace a child")
-        if out.is_symlink() or not (out / RECIPE_FILE).is_file():
+        if not (out / RECIPE_FILE).is_file():
             raise LabError(f"{out} is not a child the lab wrote (no {RECIPE_FILE}), so it is kept; give another --out")
+        stranger = next(_strangers(out), None)
+        if stranger is not None:
+            raise LabError(f"{out} holds {stranger}, which no export writes; move it away or give another --out")
     parent = _existing(out.parent)
-    if not os.access(parent, os.W_OK):
+    if not os.access(parent, os.W_OK) or shutil.disk_usage(parent).total == 0:
         raise LabError(f"{parent} cannot be written to; choose another --out")
 
 
@@ -62,7 +70,7 @@ def export_child(
     notes: CardNotes | None = None,
     tick: Tick = silent,
 ) -> Path:
-    """Writes the child and returns `out`.
+    """Writes the child, through `out` where that is a link to a folder, and returns `out`.
 
     `dtype` (bfloat16, float16, float32) overrides the father's floats, `shard_size` (bytes) his shards. Shards go
     round-robin to `devices`, which do the arithmetic side by side; the bytes do not depend on them (measured with
@@ -71,10 +79,10 @@ def export_child(
     tensor is not finite; nothing is left behind.
     """
     started = time.monotonic()
-    out = out.absolute()
+    asked, out = out.absolute(), _target(out)
+    _check_apart(child, out)
     check_target(out, overwrite=overwrite)
     check_devices(devices)
-    _check_apart(child, out)
     shards = plan_shards(child.father, dtype, shard_size)
     _check_space(out, shards, child)
     parents = list(people(child).values())
@@ -102,8 +110,8 @@ def export_child(
     except BaseException:
         partial.remove()
         raise
-    tick(1.0, f"wrote {out}")
-    return out
+    tick(1.0, f"wrote {asked}")
+    return asked
 
 
 def check_devices(devices: Sequence[str]) -> None:
@@ -205,29 +213,54 @@ def _write_side_files(
 
 def _check_apart(child: Child, out: Path) -> None:
     """Raises `LabError` when `out` is, holds or lies inside the folder of a parent or the ancestor."""
-    target = out.resolve()
     for parent in people(child).values():
         folder = parent.folder.resolve()
-        if target.is_relative_to(folder) or folder.is_relative_to(target):
+        if out.is_relative_to(folder) or folder.is_relative_to(out):
             raise LabError(f"{out} is or holds the folder of a parent ({folder}); choose another --out")
 
 
 def _check_space(out: Path, shards: Sequence[Shard], child: Child) -> None:
-    """Raises `LabError` when the shards that are not there yet do not fit on the disk."""
+    """Raises `LabError` when the shards that are not there yet do not fit on the disk.
+
+    What killed exports of other children to this target left is given up for them.
+    """
     left = out.parent / f".{out.name}.partial-{child.recipe.hash}"
-    needed = sum(shard.data_bytes for shard in shards if not (left / shard.file).is_file())
-    free = shutil.disk_usage(_existing(out.parent)).free
-    if free < needed + _SPARE_BYTES:
+    needed = _SPARE_BYTES + sum(shard.data_bytes for shard in shards if not (left / shard.file).is_file())
+    parent = _existing(out.parent)
+    if shutil.disk_usage(parent).free < needed:
+        clear_stale(out, keep=left)
+    free = shutil.disk_usage(parent).free
+    if free < needed:
         raise LabError(
-            f"no space left for {out}: {needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free; free some first"
+            f"no space left for {out}: {_amount(needed, needed)} needed, {_amount(free, free)} free; free some first"
         )
 
 
 def _write_error(out: Path, shards: Sequence[Shard], error: OSError) -> LabError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        needed = sum(shard.data_bytes for shard in shards) / 1e6
-        return LabError(f"no space left for {out} ({needed:.0f} MB needed); free some and run it again")
+        needed = sum(shard.data_bytes for shard in shards)
+        return LabError(f"no space left for {out} ({_amount(needed, needed)} needed); free some and run it again")
     return LabError(f"cannot write {out}: {error.strerror or type(error).__name__}; choose another --out")
+
+
+def _target(out: Path) -> Path:
+    """Where `out` leads once its links are followed. Raises `LabError` when they lead in a circle."""
+    try:
+        return out.resolve()
+    except (OSError, RuntimeError):
+        raise LabError(f"{out} is a link that leads nowhere; choose another --out") from None
+
+
+def _strangers(out: Path) -> Iterator[Path]:
+    """Files in `out`, as paths inside it, that are not of an export's own kind."""
+    for path in sorted(out.rglob("*")):
+        inside = path.relative_to(out)
+        if path.is_dir() and not path.is_symlink():
+            continue
+        own = inside.name in _OWN_FILES or inside.suffix in (".safetensors", ".py")
+        picture = inside.parent == Path(ASSETS) and inside.suffix == ".png"
+        if not (picture or (own and inside.parent == Path())):
+            yield inside
 
 
 def _existing(folder: Path) -> Path:

@@ -1,13 +1,15 @@
 """The folder an export grows in: `.NAME.partial-<recipe hash>` beside the target, renamed to it at the very end.
 
 Takes what the bytes depend on (`identity`) and the shards, gives a locked folder with the whole shards that an earlier,
-killed export of the very same child left there. An error or a cancel removes the folder; only a kill leaves it.
+killed export of the very same child left there. An error or a cancel removes the folder; only a kill leaves it, until
+the same export takes it up or another one to the same target is done.
 """
 
 import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +55,10 @@ class Partial:
         return whole
 
     def finish(self) -> None:
-        """Renames the folder to its target; an earlier child there is lost only once the new one is in place."""
+        """Renames the folder to its target; an earlier child there is lost only once the new one is in place.
+
+        What killed exports of other children left for this target goes with it.
+        """
         aside = self.out.parent / f"{self.folder.name}.old"
         (self.folder / STATE_FILE).unlink()
         _sync(self.folder)
@@ -64,6 +69,7 @@ class Partial:
         _sync(self.out.parent)
         self._state.close()
         shutil.rmtree(aside, ignore_errors=True)
+        clear_stale(self.out)
 
     def remove(self) -> None:
         """Leaves nothing behind."""
@@ -81,6 +87,19 @@ class Partial:
             if error.errno not in _NO_LOCKS:
                 raise
         return state
+
+
+def clear_stale(out: Path, keep: Path | None = None) -> None:
+    """Removes the folders of exports to `out` that were killed; those of living exports and `keep` stay.
+
+    A folder without a state file stays too: its export may be about to rename it.
+    """
+    name = re.compile(re.escape(f".{out.name}.partial-") + "[0-9a-f]{12}")
+    with contextlib.suppress(OSError):
+        for folder in [path for path in out.parent.iterdir() if name.fullmatch(path.name) and path != keep]:
+            with contextlib.suppress(OSError), (folder / STATE_FILE).open("r+b") as state:
+                lock_file(state)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(state: IO[bytes]) -> object:

@@ -15,8 +15,11 @@ from typing import Any
 
 from darwin_lab import __version__
 from darwin_lab.checkpoint.checkpoint import Checkpoint, read_json
+from darwin_lab.checkpoint.vocabulary import VOCABULARIES
 from darwin_lab.errors import LabError
-from darwin_lab.merging.recipe import Recipe, Row
+from darwin_lab.genome.genome import RESCALES
+from darwin_lab.merging.operators import NEEDS_ANCESTOR, OPTIONS
+from darwin_lab.merging.recipe import Recipe, Row, check_options
 
 RECIPE_FILE = "recipe.json"
 VERSION = 2
@@ -113,20 +116,18 @@ def recipe_from_json(data: Any) -> Recipe:
             "the bytes depend on; export the child again"
         )
     rows = [_row(row, place) for place, row in enumerate(data["rows"])]
-    order = _field(data, "expert_order", lambda value: _is_table(value, _is_whole_list), {})
     recipe = Recipe(
         rows={row.name: row for row in rows},
-        seed=_field(data, "seed", _is_whole, 0),
-        rescale=_field(data, "rescale", _is_text, "inverse"),
-        genome_hash=_field(data, "genome_hash", _is_text, ""),
-        prescription_hash=_field(data, "prescription", _is_text, ""),
-        vocabulary=_field(data, "vocabulary", lambda value: value in ("same", "by-token"), "same"),
-        expert_order={_layer(layer): tuple(experts) for layer, experts in order.items()},
-        options={
-            name: float(number)
-            for name, number in _field(data, "options", lambda value: _is_table(value, _is_number), {}).items()
-        },
-        warnings=tuple(_field(data, "warnings", _is_text_list, [])),
+        seed=_field(data, "seed", _is_whole, 0, "a whole number"),
+        rescale=_field(data, "rescale", lambda value: value in RESCALES, "inverse", " or ".join(RESCALES)),
+        genome_hash=_field(data, "genome_hash", _is_text, "", "a text"),
+        prescription_hash=_field(data, "prescription", _is_text, "", "a text"),
+        vocabulary=_field(
+            data, "vocabulary", lambda value: value in VOCABULARIES, VOCABULARIES[0], " or ".join(VOCABULARIES)
+        ),
+        expert_order=_expert_order(data),
+        options=_options(data, rows),
+        warnings=tuple(_field(data, "warnings", _is_text_list, [], "a list of texts")),
     )
     if len(recipe.rows) != len(rows):
         raise LabError("the recipe has two rows for one tensor; export the child again")
@@ -146,16 +147,19 @@ def read_recipe_file(path: Path) -> RecipeFile:
     data = read_json(file)
     try:
         recipe = recipe_from_json(data)
-        parents = _field(data, "parents", lambda value: _is_table(value, _is_parent), {})
+        parents = _field(
+            data, "parents", lambda value: _is_table(value, _is_parent), {}, "name, ref and fingerprint of each"
+        )
         if not {"father", "mother"} <= set(parents) <= set(ROLES):
             raise LabError("the recipe does not name its father and mother; export the child again")
         return RecipeFile(
             recipe,
             {role: ParentRef(**{field.name: parents[role][field.name] for field in fields(ParentRef)})
              for role in ROLES if role in parents},
-            _field(data, "dtype", lambda value: value is None or value in _DTYPES, None),
-            _field(data, "genome", lambda value: value is None or isinstance(value, dict), None),
-            _field(data, "versions", lambda value: _is_table(value, _is_text), {}),
+            _field(data, "dtype", lambda value: value is None or value in _DTYPES, None,
+                   f"null (the father's), {', '.join(_DTYPES)}"),
+            _field(data, "genome", lambda value: value is None or isinstance(value, dict), None, "null or a genome"),
+            _field(data, "versions", lambda value: _is_table(value, _is_text), {}, "a text for each name"),
         )  # fmt: skip
     except LabError as error:
         raise LabError(f"{file}: {error}") from None
@@ -193,34 +197,56 @@ def _row(data: Any, place: int) -> Row:
             if field.default is MISSING:
                 raise LabError(f"row {data['name']}: {name} is missing; export the child again")
             continue
-        check = _ROW_CHECKS[str(field.type)]
-        if not check(data[name]):
-            raise LabError(f"row {data['name']}: {name} is {str(data[name])[:40]!r}, which makes no sense")
-        values[name] = _as_field(data[name], check)
+        fits, wanted = _ROW_VALUES[name]
+        if not fits(data[name]):
+            raise LabError(f"row {data['name']}: {name} is {_shown(data[name])}, which makes no sense; write {wanted}")
+        values[name] = _as_field(data[name], fits)
     row = Row(**values)
-    if row.action not in ("copy", "merge") or (row.action == "copy" and row.ratio not in (0.0, 1.0)):
-        raise LabError(f"row {row.name}: {row.action} at ratio {row.ratio:g} makes no sense; copies have ratio 0 or 1")
+    if row.action == "copy" and row.ratio not in (0.0, 1.0):
+        raise LabError(
+            f"row {row.name}: copy at ratio {row.ratio:g} makes no sense; write ratio 0 (the father's) or 1 (the "
+            'mother\'s), or action "merge"'
+        )
     return row
 
 
-def _as_field(value: Any, check: Callable[[Any], bool]) -> Any:
+def _as_field(value: Any, fits: Callable[[Any], bool]) -> Any:
     """JSON has no tuples, and a hand may have written 1 for 1.0, which would hash differently."""
     if isinstance(value, list):
         return tuple(map(float, value))
-    return float(value) if check is _is_number else value
+    return float(value) if fits in (_is_share, _is_density) else value
 
 
-def _field(data: Mapping[str, Any], key: str, fits: Callable[[Any], bool], default: Any) -> Any:
+def _field(data: Mapping[str, Any], key: str, fits: Callable[[Any], bool], default: Any, wanted: str) -> Any:
     value = data.get(key, default)
     if not fits(value):
-        raise LabError(f"{key} is {str(value)[:40]!r}, which makes no sense; export the child again")
+        raise LabError(f"{key} is {_shown(value)}, which makes no sense; write {wanted}")
     return value
 
 
-def _layer(text: str) -> int:
-    if not text.isdigit():
-        raise LabError(f"expert_order names layer {text[:40]!r}; layers are whole numbers")
-    return int(text)
+def _expert_order(data: Mapping[str, Any]) -> dict[int, tuple[int, ...]]:
+    order = _field(
+        data, "expert_order", lambda value: _is_table(value, _is_order), {},
+        "for each layer every expert's number once, from 0",
+    )  # fmt: skip
+    for layer in order:
+        if not (layer.isascii() and layer.isdigit() and len(layer) < 10):
+            raise LabError(f"expert_order names layer {_shown(layer)}; layers are whole numbers")
+    return {int(layer): tuple(experts) for layer, experts in order.items()}
+
+
+def _options(data: Mapping[str, Any], rows: list[Row]) -> dict[str, float]:
+    """Every option is one of an operator the rows name, in its range there. Rows that are copied name one as well."""
+    options = _field(data, "options", lambda value: _is_table(value, _is_number), {}, "a number for each name")
+    named = sorted({row.operator for row in rows}, key=lambda operator: (operator not in OPTIONS, operator))
+    for name, value in options.items():
+        for operator in [one for one in named if name in OPTIONS.get(one, {})] or named[:1]:
+            check_options(operator, {name: float(value)})
+    return {name: float(value) for name, value in options.items()}
+
+
+def _shown(value: Any) -> str:
+    return repr(str(value)[:40])
 
 
 def _is_text(value: Any) -> bool:
@@ -232,19 +258,26 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 1 << 1000
+    return isinstance(value, float) and isfinite(value)
 
 
-def _is_whole_list(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_whole, value))
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_density(value: Any) -> bool:
+    """mergekit files may go below the .05 of the genes."""
+    return _is_share(value) and value > 0
+
+
+def _is_order(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_whole, value)) and sorted(value) == list(range(len(value)))
 
 
 def _is_text_list(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _is_number_list(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_number, value))
 
 
 def _is_table(value: Any, fits: Callable[[Any], bool]) -> bool:
@@ -255,10 +288,29 @@ def _is_parent(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_text(value.get(field.name)) for field in fields(ParentRef))
 
 
-_ROW_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "<class 'str'>": _is_text,
-    "<class 'int'>": _is_whole,
-    "<class 'float'>": _is_number,
-    "int | None": lambda value: value is None or _is_whole(value),
-    "tuple[float, ...] | None": lambda value: value is None or _is_number_list(value),
+def _one_of(*texts: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: _is_text(value) and value in texts, f"{', '.join(texts[:-1])} or {texts[-1]}"
+
+
+_TEXT = (_is_text, "a text")
+_DENSITY = (_is_density, "a number above 0, to 1 (all of it)")
+_ROW_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": _TEXT,
+    "layer": (lambda value: value is None or (_is_whole(value) and value >= 0), "null or the layer's number"),
+    "role": _TEXT,
+    "component": _TEXT,
+    "action": _one_of("copy", "merge"),
+    "ratio": (_is_share, "the mother's share, from 0 to 1"),
+    "operator": _one_of(*NEEDS_ANCESTOR),
+    "density_a": _DENSITY,
+    "density_b": _DENSITY,
+    "mix": (_is_share, "the share of the sparse form, from 0 to 1"),
+    "transplant": (lambda value: value in ("", "father", "mother"), 'father, mother or ""'),
+    "expert_ratios": (
+        lambda value: value is None or (isinstance(value, list) and bool(value) and all(map(_is_share, value))),
+        "null or the mother's share of every expert, each from 0 to 1",
+    ),
+    "why": _TEXT,
+    "numel": (lambda value: _is_whole(value) and value >= 0, "the number of its elements"),
 }
+"""Field of `Row` -> (whether a value can be it, what to write instead)."""

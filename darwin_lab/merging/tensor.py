@@ -93,6 +93,11 @@ def _merged(
     shares = row.expert_ratios
     if not whole.count:
         return
+    if shares is not None and shape[:1] != (len(shares),):
+        experts = shape[0] if shape else 1
+        raise LabError(
+            f"row {row.name}: expert_ratios has {len(shares)} numbers for {experts} experts; write one for each"
+        )
     if shares is None:
         yield from _blended(whole, how, row.ratio)
     elif row.role == "router":
@@ -180,10 +185,17 @@ def _packed(
 
 
 def _fitting(rounded: torch.Tensor, name: str) -> torch.Tensor:
-    """The tensor itself. Raises `LabError` when float16 was too small for it."""
-    if rounded.dtype == torch.float16 and not all_finite(rounded):
-        raise LabError(f"{name} holds numbers too large for {rounded.dtype}; use --dtype bfloat16 or float32")
+    """The tensor itself, made of finite numbers. Raises `LabError` when its dtype, or float32 before, was too small."""
+    if not sums_finite(rounded) and not all_finite(rounded):
+        raise LabError(f"{name} holds numbers too large for {rounded.dtype}; {_REMEDIES.get(rounded.dtype, _CALMER)}")
     return rounded
+
+
+_CALMER = "use operator lerp, which stays between its parents"
+_REMEDIES = {
+    torch.float16: "use --dtype bfloat16 or float32",
+    torch.bfloat16: f"{_CALMER}, or --dtype float32 where the father's is",
+}
 
 
 def _with_fathers_rows(
@@ -196,7 +208,7 @@ def _with_fathers_rows(
         rows = fathers_rows[first:end]
         if bool(rows.any()):
             mask = rows.to(piece.device).repeat_interleave(width)[start - first * width :][: piece.numel()]
-            yield torch.where(mask, a(start, piece.numel()), piece)
+            yield torch.where(mask, a(start, piece.numel()).to(piece.dtype), piece)
         else:
             yield piece
         start += piece.numel()

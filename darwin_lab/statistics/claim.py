@@ -13,13 +13,14 @@ from darwin_lab.statistics.paired import smallest_gap
 from darwin_lab.statistics.proportion import wilson
 
 MOST_RUNS = 64
+MOST_ITEMS = 10**9
 
 
 @dataclass(frozen=True)
 class Claim:
     """A score in percent with `decimals` printed digits after the point, on n items.
 
-    `counts`: the right answers that round to it, none when it is not possible; `below` and `above`: the nearest
+    `counts`: the right answers that round to it, empty when it is not possible; `below` and `above`: the nearest
     counts. `cut`: a count gives it when digits are cut off instead of rounded. `runs`: the fewest runs on the n items
     whose mean could be it (None above 64). `interval`: 95 % Wilson, in shares, of the nearest count; `gap`: the
     smallest difference to another model, in shares, that n items show four times in five (models that err
@@ -29,7 +30,7 @@ class Claim:
     score: Decimal
     n: int
     decimals: int
-    counts: tuple[int, ...]
+    counts: range
     below: int
     above: int
     cut: bool
@@ -46,7 +47,8 @@ class Claim:
 def is_possible(score_percent: float | str | Decimal, n: int, decimals: int | None = None) -> bool:
     """Whether any k of n, in percent, rounds to the score at its printed digits (ours; exact halves count both ways).
 
-    `decimals` defaults to the digits of the text. Raises ValueError for a score outside 0..100 and for n below 1.
+    `decimals` defaults to the digits of the text. Raises ValueError for a score outside 0..100 and for n outside
+    1..10**9.
     """
     return bool(_counts(*_read(score_percent, n, decimals)))
 
@@ -54,7 +56,7 @@ def is_possible(score_percent: float | str | Decimal, n: int, decimals: int | No
 def check_claim(score_percent: str, n: int) -> Claim:
     """The whole check of a score as printed, such as "90.0" or "82.89 %", on n items.
 
-    Raises ValueError for a text that is no number, a score outside 0..100 and n below 1.
+    Raises ValueError for a text that is no plain number, a score outside 0..100 and n outside 1..10**9.
     """
     score, n, decimals = _read(score_percent, n, None)
     exact = Fraction(score) * n / 100
@@ -90,16 +92,20 @@ def _read(score: float | str | Decimal, n: int, decimals: int | None) -> tuple[D
         value = Decimal(text)
     except InvalidOperation as error:
         raise ValueError(f"{score!r} is not a score in percent") from error
+    if isinstance(score, str) and "e" in text.lower():
+        raise ValueError(f"{text!r} has an exponent, a printed score has none")
     if not value.is_finite() or not 0 <= value <= 100:
         raise ValueError(f"a score of {text} % is outside 0 to 100")
     if n < 1:
         raise ValueError(f"{n} items; a score needs 1 or more")
+    if n > MOST_ITEMS:
+        raise ValueError(f"no benchmark has more than {MOST_ITEMS:,} items")
     exponent = value.as_tuple().exponent
     return value, n, decimals if decimals is not None else max(0, -int(exponent))
 
 
-def _counts(score: Decimal, n: int, decimals: int) -> tuple[int, ...]:
+def _counts(score: Decimal, n: int, decimals: int) -> range:
     half = Fraction(1, 2 * 10**decimals)
     low = ceil((Fraction(score) - half) * n / 100)
     high = floor((Fraction(score) + half) * n / 100)
-    return tuple(range(max(low, 0), min(high, n) + 1))
+    return range(max(low, 0), min(high, n) + 1)

@@ -34,7 +34,7 @@ def _words(claim: Claim) -> str:
     if claim.counts:
         first, last = claim.counts[0], claim.counts[-1]
         which = f"{first}" if first == last else f"{first} to {last}"
-        lines = [f"{score} % of {n} is possible: {which} right answers."]
+        lines = [f"{score} % of {n} is possible: {which} right answer{'' if last == 1 else 's'}."]
     else:
         below, above = (f"{count} is {shown(count, n, digits)} %" for count in (claim.below, claim.above))
         lines = [f"{score} % of {n} is not possible: of {n}, {below} and {above}."]
@@ -46,7 +46,8 @@ def _words(claim: Claim) -> str:
             lines.append(f"It could be the mean of {claim.runs} runs or more on the same items, or of another n.")
     low, high = claim.interval
     lines.append(f"95 % interval of the nearest count: {100 * low:.1f} to {100 * high:.1f} %.")
+    items = f"{n} item{'' if n == 1 else 's'}"
     lines.append(
-        f"On {n} items another model has to differ by {100 * claim.gap:.1f} points to be told apart four times in five."
+        f"On {items} another model has to differ by {100 * claim.gap:.1f} points to be told apart four times in five."
     )
     return "\n".join(lines)

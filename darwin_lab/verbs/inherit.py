@@ -1,11 +1,15 @@
 """The verb `inherit`: what a child has from whom, and, if asked, how well it reads a dozen languages."""
 
 import argparse
+from pathlib import Path
 
 from darwin_lab.checkpoint.checkpoint import Checkpoint
-from darwin_lab.checkpoint.opening import open_checkpoint
+from darwin_lab.checkpoint.compare import compare, require_compatible
+from darwin_lab.checkpoint.opening import HUB_ID, download, open_checkpoint
 from darwin_lab.engine.inheritance import what_was_inherited
 from darwin_lab.engine.inherited import Inheritance
+from darwin_lab.errors import LabError
+from darwin_lab.merging.recipe_file import RECIPE_FILE, read_recipe_file
 from darwin_lab.mri.languages import LANGUAGE_PROBES, Interval, Languages, compare_languages, read_languages
 from darwin_lab.mri.probes import load_probes
 from darwin_lab.progress import Tick, part
@@ -15,15 +19,64 @@ from darwin_lab.verbs.common import Result
 def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     """Lay a child's folder beside both parents."""
     child, father, mother = (open_checkpoint(ref) for ref in (arguments.child, arguments.father, arguments.mother))
-    ancestor = open_checkpoint(arguments.ancestor) if arguments.ancestor else None
+    ancestor = open_checkpoint(arguments.ancestor) if arguments.ancestor is not None else None
+    _require_kin(child, father, mother, ancestor)
+    notes = []
+    if ancestor is None:
+        ancestor, note = _recipes_ancestor(child, father, mother)
+        notes = [note] if note else []
     weights = part(tick, 0.0, 0.4 if arguments.languages else 1.0)
     found = what_was_inherited(child, father, mother, ancestor, weights)
-    data, lines = found.to_json(), [_text(found)]
+    data, lines = {**found.to_json(), "notes": notes}, [*notes, _text(found)]
     if arguments.languages:
         languages = _languages(child, father, mother, part(tick, 0.4, 1.0))
         data["languages"] = languages.to_json()
         lines += ["", _language_text(languages)]
     return Result(data, "\n".join(lines))
+
+
+def _require_kin(child: Checkpoint, father: Checkpoint, mother: Checkpoint, ancestor: Checkpoint | None) -> None:
+    """Parents that could be merged, in one way of matching tokens or the other, and a child of their architecture."""
+    try:
+        require_compatible(father, mother, ancestor)
+    except LabError:
+        require_compatible(father, mother, ancestor, vocabulary="by-token")
+    for check in compare(father, child):
+        if not check.ok and check.what in ("architecture", "layers", "hidden size"):
+            raise LabError(
+                f"{child.name} differs from {father.name} in {check.what}: {check.mother} against {check.father}; "
+                "give the parents it was made of"
+            )
+
+
+def _recipes_ancestor(child: Checkpoint, father: Checkpoint, mother: Checkpoint) -> tuple[Checkpoint | None, str]:
+    """The ancestor that the child's own recipe for these parents names, if it is on this machine; what to say of it."""
+    if not (child.folder / RECIPE_FILE).is_file():
+        return None, ""
+    try:
+        file = read_recipe_file(child.folder)
+    except LabError:
+        return None, ""
+    named = file.parents.get("ancestor")
+    given = {"father": father, "mother": mother}
+    if named is None or any(file.parents[role].fingerprint != one.fingerprint for role, one in given.items()):
+        return None, ""
+    try:
+        ancestor = _at_hand(named.ref)
+        file.check_parents({**given, "ancestor": ancestor})
+    except LabError:
+        return None, (
+            f"the recipe of {child.name} has the ancestor {named.name}, which is not at {named.ref} as it was; "
+            'give --ancestor M to tell "merged" from "changed"'
+        )
+    return ancestor, f"the ancestor is the one that recipe.json names: {named.ref}"
+
+
+def _at_hand(ref: str) -> Checkpoint:
+    """As `open_checkpoint`, but nothing is downloaded because a file says so."""
+    if HUB_ID.match(ref) and not ref.startswith((".", "/")) and not Path(ref).exists():
+        return Checkpoint(download(ref, offline=True), name=ref)
+    return open_checkpoint(ref)
 
 
 def _languages(child: Checkpoint, father: Checkpoint, mother: Checkpoint, tick: Tick) -> Languages:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from darwin_lab.checkpoint.alignment import align
-from darwin_lab.checkpoint.anatomy import read_anatomy
+from darwin_lab.checkpoint.anatomy import Anatomy, read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint, read_json
 from darwin_lab.checkpoint.compare import require_compatible
 from darwin_lab.checkpoint.opening import open_checkpoint
@@ -21,7 +21,7 @@ from darwin_lab.genome.genome import Genome, genome_from_json
 from darwin_lab.genome.presets import preset_genome, stretch_words
 from darwin_lab.merging.matching import expert_identity, require_same_experts
 from darwin_lab.merging.mergekit import read_mergekit
-from darwin_lab.merging.operators import NEEDS_ANCESTOR
+from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR, USES_DENSITY_B, USES_DRAWS
 from darwin_lab.merging.prescription import Prescription
 from darwin_lab.merging.recipe import Recipe, make_recipe, uniform_recipe
 from darwin_lab.merging.recipe_file import read_recipe_file
@@ -159,12 +159,16 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
     if arguments.father is None or arguments.mother is None:
         raise LabError("give FATHER and MOTHER; only --recipe and --mergekit name them themselves")
     father, mother = open_checkpoint(arguments.father), open_checkpoint(arguments.mother)
-    ancestor = open_checkpoint(arguments.ancestor) if arguments.ancestor else None
+    ancestor = open_checkpoint(arguments.ancestor) if arguments.ancestor is not None else None
     vocabulary = arguments.vocab or "same"
     require_compatible(father, mother, ancestor, vocabulary=vocabulary)
     anatomy = read_anatomy(father)
+    if arguments.experts in ("preserve", "usage") and not anatomy.experts:
+        raise LabError(f"{father.name} has no experts, so --experts {arguments.experts} does nothing; leave it out")
     genome = None
-    if arguments.ratio is None:
+    if arguments.ratio is not None:
+        _refuse_idle(arguments, father.name, anatomy)
+    else:
         genome = _asked_genome(arguments, anatomy.layers, has_ancestor=ancestor is not None)
         if ancestor is None and NEEDS_ANCESTOR[genome.operator]:
             raise LabError(f"{genome.operator} needs a common ancestor; give --ancestor, or use dare, lerp or slerp")
@@ -194,6 +198,25 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
         prescription=advice, vocabulary=vocabulary, expert_order=order,
     )  # fmt: skip
     return _Planned(father, mother, ancestor, recipe, notes=tuple(notes), scanned=scanned)
+
+
+def _refuse_idle(arguments: argparse.Namespace, father: str, anatomy: Anatomy) -> None:
+    """A flag beside --ratio that would change no byte is an error, not a silent choice."""
+    operator = arguments.operator or "lerp"
+    dense = arguments.density is None or arguments.density == 1.0
+    names = [text.partition("=")[0].strip() for text in arguments.option]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise LabError(f"--option {twice} is given twice; give it once")
+    if not dense and operator not in USES_DENSITY_B:
+        raise LabError(f"--density does nothing beside {operator}, which drops nothing; leave it out")
+    if arguments.seed and (dense or operator not in USES_DRAWS):
+        why = "which draws nothing" if operator not in USES_DRAWS else "which draws only with a --density below 1"
+        raise LabError(f"--seed does nothing beside {operator}, {why}; leave it out")
+    if arguments.ancestor is not None and operator not in USES_ANCESTOR:
+        raise LabError(f"--ancestor does nothing beside {operator}, which reads none; leave it out")
+    if arguments.router in ("A", "B") and not anatomy.experts:
+        raise LabError(f"{father} has no experts, so --router {arguments.router} does nothing; leave it out")
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, float]:
@@ -263,6 +286,11 @@ def _advice(
             lab.wait(job_id, part(tick, index / len(jobs), (index + 1) / len(jobs)))
         notes.append(f"{trust}advice from {'new' if jobs else 'stored'} scans of both parents")
         return lab.advice(pair, wanted)
+    except LabError as error:
+        told, flag, limit = str(error).partition("; shorten it, or cut all texts with --max-tokens ")
+        if not flag:
+            raise
+        raise LabError(f"{told}; give --scans DIR_A DIR_B, made with `scan --max-tokens {limit}`") from None
     finally:
         lab.close()
 

@@ -16,11 +16,13 @@ from darwin_lab.verbs.common import Result
 def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     """Plan a pair, or look at one model. Parents that cannot be merged are planned too: the checks say why."""
     refs = {"father": arguments.father, "mother": arguments.mother, "ancestor": arguments.ancestor}
-    if arguments.mother is None and arguments.ancestor is not None:
-        raise LabError("--ancestor needs two parents; name the mother too")
+    for flag in ("ancestor", "operator"):
+        if arguments.mother is None and getattr(arguments, flag) is not None:
+            raise LabError(f"--{flag} needs two parents; name the mother too")
+    operator = arguments.operator or "lerp"
     opened = {}
     for place, (who, ref) in enumerate(refs.items()):
-        if ref:
+        if ref is not None:
             tick(place / 4, f"reading the headers of the {who}")
             opened[who] = look_at(ref)
     plan = plan_pair(
@@ -28,12 +30,12 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         opened.get("mother"),
         opened.get("ancestor"),
         vocabulary=arguments.vocab,
-        operator=arguments.operator,
+        operator=operator,
         out=arguments.out,
     )
     if plan.mother is not None and plan.compatible:
-        tick(0.75, f"timing {arguments.operator} on this machine")
-        plan = timed(plan, calibrate(arguments.operator))
+        tick(0.75, f"timing {operator} on this machine")
+        plan = timed(plan, calibrate(operator))
     tick(1.0, "planned")
     return Result(plan.to_json(), plan_text(plan))
 

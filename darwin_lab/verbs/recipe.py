@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from darwin_lab.checkpoint.anatomy import COMPONENTS
+from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.errors import LabError
 from darwin_lab.merging.mergekit_yaml import recipe_to_mergekit
 from darwin_lab.merging.recipe import Recipe
@@ -35,7 +36,9 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     }
     lines = _lines(file, merged)
     if arguments.mergekit is not None:
-        written = recipe_to_mergekit(recipe, {role: parent.ref for role, parent in file.parents.items()}, file.dtype)
+        written = recipe_to_mergekit(
+            recipe, {role: _folder_or_id(parent.ref) for role, parent in file.parents.items()}, file.dtype
+        )
         _write(arguments.mergekit, written.text)
         data |= {"mergekit": str(arguments.mergekit), "unsaid": list(written.unsaid)}
         lines += ["", f"{arguments.mergekit}: written; mergekit cannot say"]
@@ -58,6 +61,11 @@ def _lines(file: RecipeFile, merged: int) -> list[str]:
     lines.append(f"{'seed':<10} {recipe.seed}, rescale {recipe.rescale}, vocabulary {recipe.vocabulary}")
     ratios = ", ".join(f"{component} {ratio:.4f}" for component, ratio in _component_ratios(recipe).items())
     return [*lines, f"{'mean ratio':<10} {ratios}"]
+
+
+def _folder_or_id(ref: str) -> str:
+    """What mergekit can open: a family name is the lab's own, so its folder."""
+    return str(open_checkpoint(ref).folder.resolve()) if ref.startswith("family:") else ref
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.engine.card import CardNotes, blocks
@@ -90,6 +92,44 @@ def test_a_child_of_a_child_names_its_grandparents(tiny_llama_pair: Trio, tmp_pa
     first = export_child(child_of(tiny_llama_pair), tmp_path / "first")
     second = export_child(child_of((first, *tiny_llama_pair[1:])), tmp_path / "second")
     assert "Lineage: father first is itself a child of father and mother." in card_of(second)
+
+
+def test_masks_and_the_ancestor_are_named_only_where_an_operator_reads_them(
+    tiny_llama_pair: Trio, tmp_path: Path
+) -> None:
+    for operator, density, seed, base in (
+        ("lerp", 1.0, False, False), ("lerp", 0.5, False, False), ("ties", 0.5, False, True),
+        ("dare_ties", 1.0, False, True), ("dare_ties", 0.5, True, True), ("dare", 0.5, True, False),
+    ):  # fmt: skip
+        card = card_of(
+            export_child(child_of(tiny_llama_pair, 0.4, operator, density), tmp_path / f"{operator}{density}")
+        )
+        assert ("Mask seed 0, rescale inverse." in card) == seed
+        assert ("the base both are seen from" in card) == base
+        assert ("no operator of this recipe reads it" in card) != base
+
+
+def test_a_bar_in_a_name_does_not_break_a_table(tiny_llama_pair: Trio, tmp_path: Path) -> None:
+    child = child_of(tiny_llama_pair)
+    child.father.name = "a|b"
+    scores = (CardScore("a|b", "c|d", 4, 0.5, (0.4, 0.6)),)
+    card = card_of(export_child(child, tmp_path / "child", notes=CardNotes(scores=scores)))
+    assert "| father | a\\|b | ratio 0;" in card
+    assert "| c\\|d | a\\|b | 4 |" in card
+
+
+def test_what_the_mother_has_more_of_is_one_line_a_role(tiny_llama_pair: Trio, tmp_path: Path) -> None:
+    mother = Path(shutil.copytree(tiny_llama_pair[1], tmp_path / "mother"))
+    tensors = load_file(mother / "model.safetensors")
+    tensors |= {f"mtp.layers.0.part_{letter}.weight": torch.zeros(2, 2).bfloat16() for letter in "abc"}
+    tensors["visual.patch_embed.weight"] = torch.zeros(2, 2).bfloat16()
+    save_file(tensors, mother / "model.safetensors")
+    trio = (tiny_llama_pair[0], mother, tiny_llama_pair[2])
+    card = card_of(export_child(child_of(trio), tmp_path / "child"))
+    assert sorted(line for line in card.splitlines() if "left out:" in line) == [
+        "- left out: 1 tensor of the mother's vision tower: the father has no such tensor",
+        "- left out: 3 tensors of the mother's multi-token-prediction head: the father has no such tensor",
+    ]
 
 
 def test_neighbouring_layers_that_are_alike_are_one_block(tiny_llama_pair: Trio) -> None:

@@ -117,6 +117,44 @@ def test_the_folder_of_a_parent_is_never_overwritten(tiny_llama_pair: Trio, tmp_
     assert all((folder / "model.safetensors").is_file() for folder in copies)
 
 
+@pytest.mark.parametrize("name", ["thesis.txt", "assets/notes.md", "mine/model.safetensors", "tokenizer.bak"])
+def test_overwriting_a_child_spares_files_the_lab_did_not_write(
+    tiny_llama_pair: Trio, tmp_path: Path, name: str
+) -> None:
+    out = export_child(child_of(tiny_llama_pair, 0.2), tmp_path / "child")
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("precious")
+    with pytest.raises(LabError, match=f"holds {name}, which no export writes; move it away or give another --out"):
+        export_child(child_of(tiny_llama_pair, 0.7), out, overwrite=True)
+    assert (out / name).read_text() == "precious"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_as_the_target_is_written_through(tiny_llama_pair: Trio, tmp_path: Path, there: bool) -> None:
+    disk, link = tmp_path / "disk" / "real", tmp_path / "here" / "child"
+    link.parent.mkdir()
+    if there:
+        disk.mkdir(parents=True)
+    link.symlink_to(disk)
+    for ratio in (0.2, 0.7):
+        assert export_child(child_of(tiny_llama_pair, ratio), link, overwrite=True) == link
+        assert link.is_symlink()
+        assert json.loads((disk / "recipe.json").read_text())["recipe"] == child_of(tiny_llama_pair, ratio).recipe.hash
+        assert [path.name for place in (link.parent, disk.parent) for path in place.iterdir()] == ["child", "real"]
+
+
+def test_a_link_that_leads_in_a_circle_is_refused(tiny_llama_pair: Trio, tmp_path: Path) -> None:
+    (tmp_path / "child").symlink_to(tmp_path / "child")
+    with pytest.raises(LabError, match="leads nowhere"):
+        export_child(child_of(tiny_llama_pair), tmp_path / "child")
+
+
+@pytest.mark.parametrize("place", [folder for folder in ("/proc", "/sys") if Path(folder).is_dir()])
+def test_a_folder_nobody_can_write_to_is_said_to_be_one(tiny_llama_pair: Trio, place: str) -> None:
+    with pytest.raises(LabError, match=f"{place} cannot be written to"):
+        export_child(child_of(tiny_llama_pair), Path(place) / "child")
+
+
 def test_an_empty_working_folder_can_be_the_target(
     tiny_llama_pair: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

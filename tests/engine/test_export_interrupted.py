@@ -131,6 +131,44 @@ def test_two_exports_of_one_child_to_one_place_do_not_mix(tiny_llama_pair: Trio,
     assert files(out) == files(export(child, tmp_path / "again"))
 
 
+def test_what_another_child_left_at_the_target_goes_when_one_is_done(tiny_llama_pair: Trio, tmp_path: Path) -> None:
+    near = [".child.partial-0123456789ab.zip", ".child.partial-mine", ".child-2.partial-0123456789ab"]
+    for name in near:
+        (tmp_path / name).mkdir()
+    killed(lambda: export(child_of(tiny_llama_pair, 0.4), tmp_path / "child", kill_at(30)))
+    assert left_of(tmp_path)
+    export(child_of(tiny_llama_pair, 0.5), tmp_path / "child")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*near, "child"])
+
+
+def test_a_living_export_of_another_child_keeps_its_folder(tiny_llama_pair: Trio, tmp_path: Path) -> None:
+    done: list[Path] = []
+
+    def meanwhile(fraction: float, words: str) -> None:
+        if " written, " in words and not done:
+            done.append(export_child(child_of(tiny_llama_pair, 0.5), tmp_path / "child"))
+
+    out = export_child(
+        child_of(tiny_llama_pair, 0.4), tmp_path / "child", shard_size=SHARD, overwrite=True, tick=meanwhile
+    )
+    assert done
+    assert files(out) == files(export(child_of(tiny_llama_pair, 0.4), tmp_path / "again"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "child"]
+
+
+def test_what_another_child_left_is_given_up_where_the_space_is_needed(
+    tiny_llama_pair: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(lambda: export(child_of(tiny_llama_pair, 0.4), tmp_path / "child", kill_at(30)))
+
+    def usage(path: Path) -> object:
+        return shutil._ntuple_diskusage(1 << 30, 0, 0 if left_of(tmp_path) else 1 << 29)
+
+    monkeypatch.setattr(export_room.shutil, "disk_usage", usage)
+    export(child_of(tiny_llama_pair, 0.5), tmp_path / "child")
+    assert [path.name for path in tmp_path.iterdir()] == ["child"]
+
+
 def test_a_folder_that_appears_at_the_target_meanwhile_is_kept(tiny_llama_pair: Trio, tmp_path: Path) -> None:
     def meanwhile(fraction: float, words: str) -> None:
         (tmp_path / "child").mkdir(exist_ok=True)
@@ -158,9 +196,9 @@ def test_a_cancelled_export_leaves_nothing(
 def test_too_little_space_is_said_before_the_first_byte(
     tiny_llama_pair: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = shutil._ntuple_diskusage(1 << 30, 1 << 30, 10)
+    full = shutil._ntuple_diskusage(1 << 30, 1 << 30, 2000)
     monkeypatch.setattr(export_room.shutil, "disk_usage", lambda path: full)
-    with pytest.raises(LabError, match=r"no space left for .*: 0 MB needed, 0 MB free; free some first"):
+    with pytest.raises(LabError, match=r"no space left for .*: 1\.\d MB needed, 2\.0 KB free; free some first"):
         export(child_of(tiny_llama_pair), tmp_path / "child")
     assert list(tmp_path.iterdir()) == []
 
@@ -178,7 +216,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_nothing_and_spares_the_parent
         return opened(Path("/dev/full") if "00003-of" in path.name else path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", full_from_the_third)
-    with pytest.raises(LabError, match=r"no space left for .* \(0 MB needed\); free some and run it again"):
+    with pytest.raises(LabError, match=r"no space left for .* \([\d.]+ KB needed\); free some and run it again"):
         export_child(child, tmp_path / "child", shard_size=SHARD, devices=devices)
     assert list(tmp_path.iterdir()) == []
     assert [(folder / "model.safetensors").read_bytes() for folder in tiny_llama_pair] == before

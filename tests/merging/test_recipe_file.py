@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from darwin_lab.checkpoint.anatomy import read_anatomy
 from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.errors import LabError
-from darwin_lab.merging.operators import OPERATORS
+from darwin_lab.merging.operators import NEEDS_ANCESTOR, OPTIONS
 from darwin_lab.merging.recipe import Recipe, Row, uniform_recipe
 from darwin_lab.merging.recipe_file import read_recipe_file, recipe_from_json, recipe_text, recipe_to_json
 
 SHARE = st.floats(0, 1).map(lambda number: round(number, 6))
+DENSITY = st.floats(1e-6, 1).map(lambda number: round(number, 6))
 TEXT = st.text(max_size=12)
 
 
@@ -29,9 +30,9 @@ def a_row(draw: st.DrawFn, name: str) -> Row:
         component=draw(st.sampled_from(["", "attn", "ffn", "embed", "global"])),
         action=action,
         ratio=draw(st.sampled_from([0.0, 1.0])) if action == "copy" else draw(SHARE),
-        operator=draw(st.sampled_from(OPERATORS)),
-        density_a=draw(SHARE),
-        density_b=draw(SHARE),
+        operator=draw(st.sampled_from(list(NEEDS_ANCESTOR))),
+        density_a=draw(DENSITY),
+        density_b=draw(DENSITY),
         mix=draw(SHARE),
         transplant=draw(st.sampled_from(["", "father", "mother"])),
         expert_ratios=draw(st.none() | st.lists(SHARE, min_size=1, max_size=5).map(tuple)),
@@ -43,15 +44,17 @@ def a_row(draw: st.DrawFn, name: str) -> Row:
 @st.composite
 def a_recipe(draw: st.DrawFn) -> Recipe:
     names = draw(st.lists(TEXT, unique=True, max_size=6))
+    rows = {name: draw(a_row(name)) for name in names}
+    has = sorted({option for row in rows.values() for option in OPTIONS.get(row.operator, {})})
     return Recipe(
-        rows={name: draw(a_row(name)) for name in names},
+        rows=rows,
         seed=draw(st.integers(-(1 << 70), 1 << 70)),
         rescale=draw(st.sampled_from(["inverse", "l1", "none"])),
         genome_hash=draw(TEXT),
         prescription_hash=draw(TEXT),
         vocabulary=draw(st.sampled_from(["same", "by-token"])),
         expert_order=draw(st.dictionaries(st.integers(0, 99), st.permutations(range(4)).map(tuple), max_size=3)),
-        options=draw(st.dictionaries(st.sampled_from(["lambda", "gamma", "t"]), SHARE)),
+        options={name: draw(SHARE) / 2 for name in has if draw(st.booleans())},
         warnings=tuple(draw(st.lists(TEXT, max_size=2))),
     )
 
@@ -118,8 +121,15 @@ def change(path: Path, **changes: object) -> None:
         ("the file was changed", {"seed": 3}),
         ("the file was changed", {"recipe": "0123456789ab"}),
         ("seed is '3'", {"seed": "3"}),
-        ("vocabulary is 'union'", {"vocabulary": "union"}),
+        ("seed is '1.5'.* write a whole number", {"seed": 1.5}),
+        ("vocabulary is 'union'.* write same or by-token", {"vocabulary": "union"}),
+        ("rescale is 'foo'.* write inverse or l1 or none", {"rescale": "foo"}),
         ("options is", {"options": {"lambda": "NaN"}}),
+        ("dare_ties has no option 'gamma'; it has lambda", {"options": {"gamma": 0.1}}),
+        ("option lambda of dare_ties is 9, outside 0 to 2", {"options": {"lambda": 9}}),
+        ("expert_order names layer '²'", {"expert_order": {"²": [0]}}),
+        ("expert_order is .*every expert's number once", {"expert_order": {"0": [0, 0]}}),
+        ("expert_order is", {"expert_order": {"0": [1.0, 0]}}),
         ("expert_order names layer 'x'", {"expert_order": {"x": [0]}}),
         ("expert_order is", {"expert_order": {"0": ["a"]}}),
         ("dtype is 'int8'", {"dtype": "int8"}),
@@ -143,17 +153,31 @@ def test_a_file_that_makes_no_sense_is_refused_by_name(written: Path, words: str
         ("unknown key 'sharpness'", {"sharpness": 1}),
         ("role is missing", {"role": ...}),
         ("copy at ratio 0.4 makes no sense", {"action": "copy"}),
+        ("ratio is '7', .* write the mother's share, from 0 to 1", {"ratio": 7}),
+        ("ratio is '-0.1'", {"ratio": -0.1}),
+        ("ratio is '1000", {"ratio": 10**400}),
+        ("operator is 'foo', .* write lerp, ", {"operator": "foo"}),
+        (r"operator is \"\['lerp'\]\"", {"operator": ["lerp"]}),
+        ("density_a is '0', .* write a number above 0", {"density_a": 0}),
+        ("density_b is '1.1'", {"density_b": 1.1}),
+        ("mix is '2'", {"mix": 2}),
+        ("action is 'blend', .* write copy or merge", {"action": "blend"}),
+        ("transplant is 'foo'", {"transplant": "foo"}),
+        ("numel is '-1'", {"numel": -1}),
         ("expert_ratios is", {"expert_ratios": [0.1, None]}),
+        ("expert_ratios is", {"expert_ratios": [0.1, 1.5]}),
+        ("expert_ratios is", {"expert_ratios": []}),
         ("layer is '1.5'", {"layer": 1.5}),
     ],
 )
 def test_a_row_that_makes_no_sense_is_refused_by_name(written: Path, words: str, changes: dict) -> None:
     data = json.loads(written.read_text())
     row = {key: value for key, value in {**data["rows"][3], **changes}.items() if value is not ...}
-    change(written, rows=[*data["rows"][:3], row, *data["rows"][4:]])
+    change(written, rows=[*data["rows"][:3], row, *data["rows"][4:]], recipe=...)
     with pytest.raises(LabError, match=words) as caught:
         read_recipe_file(written)
     assert row["name"] in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_rows_edited_by_hand_are_taken_once_the_hash_is_out(written: Path) -> None:

@@ -183,6 +183,25 @@ def test_a_number_too_large_for_float16_stops_the_merge() -> None:
             merge_tensor(row, Recipe({"w": row}), a.half(), b, base)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("operator", ["dare", "nearswap", "mix", "task_arithmetic", "passthrough"])
+def test_finite_parents_whose_child_overflows_stop_the_merge(operator: str, dtype: torch.dtype) -> None:
+    a, b, base = trio((100,), dtype)
+    a[7], b[7] = 3e38 if NEEDS_ANCESTOR[operator] else -3e38, 3e38
+    row, options = row_of(operator, density_b=0.999), {"lambda": 2.0, "scale": 2.0}
+    with pytest.raises(LabError, match=f"^w holds numbers too large for {dtype}; use operator lerp"):
+        merge_tensor(row, Recipe({"w": row}, options=options), a, b, base if NEEDS_ANCESTOR[operator] else None)
+    lerped = merge_tensor(row_of("lerp"), Recipe({}), a, b)
+    assert bool(torch.isfinite(lerped).all())
+
+
+def test_a_copy_too_large_for_bfloat16_stops_the_merge() -> None:
+    a, b, base = trio((100,), torch.float32)
+    b[7] = torch.finfo(torch.float32).max
+    with pytest.raises(LabError, match=r"w holds numbers too large for torch.bfloat16; .*--dtype float32"):
+        merge_tensor(row_of("lerp", 1.0), Recipe({}), a.bfloat16(), b, base)
+
+
 @pytest.mark.parametrize("operator", ALL)
 def test_experts_have_shares_of_their_own_and_zero_and_one_are_copies(operator: str) -> None:
     a, b, base = parents = trio((5, 40, 33))
@@ -196,6 +215,12 @@ def test_experts_have_shares_of_their_own_and_zero_and_one_are_copies(operator: 
             assert torch.equal(child[expert].flatten(), torch.cat(alone))
     elif operator != "della":
         assert not torch.equal((child - base)[3] == 0, (child - base)[4] == 0)
+
+
+def test_experts_with_too_few_shares_are_refused() -> None:
+    row = row_of("lerp", role="expert", expert_ratios=(0.2, 0.3))
+    with pytest.raises(LabError, match=r"^row w: expert_ratios has 2 numbers for 5 experts; write one for each$"):
+        merge_tensor(row, Recipe({}), *trio((5, 4, 3)))
 
 
 def router_row(*shares: float, ratio: float = 0.4, operator: str = "lerp") -> Row:
@@ -239,3 +264,13 @@ def test_rows_only_the_father_has_are_his_byte_for_byte(operator: str, ratio: fl
     mixed = merge_tensor(row, recipe, a, b, base, fathers_rows=rows)
     assert torch.equal(mixed[rows], a[rows])
     assert torch.equal(mixed[~rows], merge_tensor(row, recipe, a, b, base)[~rows])
+
+
+@pytest.mark.parametrize("ratio", [0.4, 1.0])
+def test_rows_only_the_father_has_are_rounded_to_the_childs_dtype(ratio: float) -> None:
+    a, b, base = (reader(tensor) for tensor in trio((70, 100), torch.float32))
+    rows, row = torch.arange(70) % 3 == 1, row_of("lerp", ratio)
+    pieces = merge_chunks(row, Recipe({"w": row}), (70, 100), torch.bfloat16, a, b, base, fathers_rows=rows)
+    child = torch.cat(list(pieces))
+    assert child.dtype == torch.bfloat16
+    assert torch.equal(child.reshape(70, 100)[rows], trio((70, 100), torch.float32)[0][rows].bfloat16())

@@ -50,10 +50,19 @@ def test_the_check_names_the_neighbours_the_runs_the_interval_and_the_gap() -> N
     assert 0.05 < claim.gap < 0.12
 
 
-@pytest.mark.parametrize(("score", "n"), [("ninety", 198), ("101", 5), ("-1", 5), ("nan", 5), ("50", 0)])
+NO_SCORES = [("ninety", 198), ("101", 5), ("-1", 5), ("nan", 5), ("50", 0), ("1e1", 10), ("1e-999999999", 10)]
+
+
+@pytest.mark.parametrize(("score", "n"), [*NO_SCORES, ("90", 10**9 + 1), ("90", 10**30)])
 def test_what_is_no_score_is_refused(score: str, n: int) -> None:
-    with pytest.raises(ValueError, match=r"percent|outside|items"):
+    with pytest.raises(ValueError, match=r"percent|outside|items|exponent"):
         check_claim(score, n)
+
+
+def test_the_counts_of_many_items_are_two_ends_and_take_no_memory() -> None:
+    claim = check_claim("90", 10**9)
+    assert (claim.counts[0], claim.counts[-1]) == (895_000_000, 905_000_000)
+    assert isinstance(claim.counts, range)
 
 
 def test_accuracy_above_chance_is_zero_for_a_guesser_and_one_for_all_right() -> None:

@@ -230,9 +230,9 @@ def _recipe(
     if asleep:
         layer, experts = next(iter(asleep.items()))
         warnings.append(
-            f"{sum(map(len, asleep.values()))} experts in {len(asleep)} layers (first: layer {layer}, expert "
-            f"{experts[0]}) are given weights without the router row that calls them, which changes nothing; "
-            "let the router blend"
+            f"experts given weights without the router row that calls them: {sum(map(len, asleep.values()))}, the first "
+            f"in layer {layer} (expert {experts[0]}); that changes nothing. Use a blended router with a share between 0 "
+            "and 1 there, or experts 'preserve'."
         )
     for row in rows.values():
         if row.role == "router" and row.layer in asleep:

@@ -230,9 +230,9 @@ def _recipe(
     if asleep:
         layer, experts = next(iter(asleep.items()))
         warnings.append(
-            f"experts given weights without the router row that calls them: {sum(map(len, asleep.values()))}, the first "
-            f"in layer {layer} (expert {experts[0]}); that changes nothing. Use a blended router with a share between 0 "
-            "and 1 there, or experts 'preserve'."
+            "experts given weights without the router row that calls them, which changes nothing: "
+            f"{sum(map(len, asleep.values()))} in all, first layer {layer}, expert {experts[0]}. Blend the router there "
+            "with a share between 0 and 1, or choose experts preserve."
         )
     for row in rows.values():
         if row.role == "router" and row.layer in asleep:

@@ -231,7 +231,7 @@ def _recipe(
         layer, experts = next(iter(asleep.items()))
         warnings.append(
             "experts given weights without the router row that calls them, which changes nothing: "
-            f"{sum(map(len, asleep.values()))} in all, first layer {layer}, expert {experts[0]}. Blend the router there "
+            f"{sum(map(len, asleep.values()))} in all, from layer {layer}, expert {experts[0]}. Blend that router "
             "with a share between 0 and 1, or choose experts preserve."
         )
     for row in rows.values():

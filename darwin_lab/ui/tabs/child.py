@@ -173,13 +173,13 @@ def build(shared: Shared) -> None:
     score.click(ask_report, [shared.pair, shared.genome], sentence, **QUIET)
 
     @guarded
-    def ask_export(pair_key: str, at_hand: dict[str, Any] | None, size: str) -> Any:
+    def ask_export(pair_key: str, at_hand: dict[str, Any] | None, size: str) -> None:
         pair, _ = at_hand_of(pair_key, at_hand)
         limit = None if size not in SHARD_SIZES or size == LIKE_FATHER else parse_size(size.replace(" ", ""))
         lab.request_export(pair, genome_at_hand(pair, at_hand), shard_size=limit)
-        return say(views.EXPORTING)
 
-    export.click(ask_export, [shared.pair, shared.genome, shards], exported, **QUIET)
+    # No words from the click itself: an export can be over before they arrive, and would stand there as under way.
+    export.click(ask_export, [shared.pair, shared.genome, shards], None, **QUIET)
 
     @guarded
     def ask_inheritance(pair_key: str, at_hand: dict[str, Any] | None) -> Any:

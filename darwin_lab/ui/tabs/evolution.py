@@ -65,15 +65,8 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                     [(LAYOUT_WORDS[n], n) for n in LAYOUTS], value="v6", label="Layout", elem_id="evo_layout"
                 )
                 with gr.Row(elem_classes=["dl-tight"]):
-                    budget = gr.Number(
-                        DEFAULTS.budget,
-                        label="Budget, candidates",
-                        precision=0,
-                        minimum=2,
-                        elem_id="evo_budget",
-                        min_width=110,
-                    )
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="evo_seed", min_width=90)
+                    budget = _number(DEFAULTS.budget, "Budget, candidates", "evo_budget", 110, precision=0, minimum=2)
+                    seed = _number(0, "Seed", "evo_seed", 90, precision=0, minimum=0)
                 with gr.Accordion("More settings", open=False, elem_id="evo_more"):
                     operator = gr.Dropdown(
                         operator_choices("v6", has_ancestor=True),
@@ -82,38 +75,12 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                         elem_id="evo_operator",
                     )
                     with gr.Row(elem_classes=["dl-tight"]):
-                        sigma = gr.Number(
-                            DEFAULTS.sigma0,
-                            label="First step σ",
-                            minimum=0.01,
-                            maximum=1,
-                            elem_id="evo_sigma",
-                            min_width=100,
-                        )
-                        patience = gr.Number(
-                            DEFAULTS.patience,
-                            label="Patience",
-                            precision=0,
-                            minimum=1,
-                            elem_id="evo_patience",
-                            min_width=100,
-                        )
+                        sigma = _number(DEFAULTS.sigma0, "First step σ", "evo_sigma", 100, minimum=0.01, maximum=1)
+                        patience = _number(DEFAULTS.patience, "Patience", "evo_patience", 100, precision=0, minimum=1)
                     with gr.Row(elem_classes=["dl-tight"]):
-                        popsize = gr.Number(
-                            0,
-                            label="Population (0 = auto)",
-                            precision=0,
-                            minimum=0,
-                            elem_id="evo_popsize",
-                            min_width=100,
-                        )
-                        per_task = gr.Number(
-                            DEFAULTS.items_per_task,
-                            label="Items a skill (0 = all)",
-                            precision=0,
-                            minimum=0,
-                            elem_id="evo_items",
-                            min_width=100,
+                        popsize = _number(0, "Population (0 = auto)", "evo_popsize", 100, precision=0, minimum=0)
+                        per_task = _number(
+                            DEFAULTS.items_per_task, "Items a skill (0 = all)", "evo_items", 100, precision=0, minimum=0
                         )
                     report = gr.Checkbox(
                         True,
@@ -399,3 +366,7 @@ def _whole(what: str, value: Any) -> int:
     if value is None or isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         raise LabError(f"{what} is {value!r}; give a whole number")
     return int(value)
+
+
+def _number(value: float, label: str, elem_id: str, min_width: int, **limits: float) -> gr.Number:
+    return gr.Number(value, label=label, elem_id=elem_id, min_width=min_width, **limits)

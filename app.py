@@ -1,4 +1,4 @@
-"""Starts Darwin Lab's page: opens the lab's store, begins the family's scan in the background, launches.
+"""Starts Darwin Lab's page: opens the lab's store, launches, and begins the family's scan in the background.
 
 Host and port come from the environment (`GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`).
 """
@@ -17,18 +17,17 @@ from darwin_lab.ui.theme import STYLE_SHEET, lab_theme
 
 
 def open_family(lab: Lab) -> Pair | None:
-    """The embedded family with its scan under way; None, with a line in the log, when its files are missing."""
+    """The embedded family; None, with a line in the log, when its files are missing."""
     try:
-        family = lab.family_pair()
-        lab.request_scan(family)
+        return lab.family_pair()
     except LabError as error:
         logging.getLogger(__name__).warning("the embedded family cannot be opened: %s", error)
         return None
-    return family
 
 
 lab = Lab()
-demo = build(lab, open_family(lab))
+family = open_family(lab)
+demo = build(lab, family)
 demo.queue(default_concurrency_limit=8)
 
 if __name__ == "__main__":
@@ -41,4 +40,8 @@ if __name__ == "__main__":
         max_file_size="50mb",
         ssr_mode=False,
         quiet=True,
+        prevent_thread_lock=True,
     )
+    if family is not None:
+        lab.request_scan(family)
+    demo.block_thread()

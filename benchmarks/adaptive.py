@@ -34,6 +34,7 @@ from darwin_lab.scoring.protocols import (
 )
 from darwin_lab.scoring.simulated import simulated
 from darwin_lab.statistics.claim import is_possible
+from darwin_lab.statistics.equivalence import newcombe_paired
 from darwin_lab.statistics.paired import mcnemar_exact, paired_bootstrap
 from darwin_lab.statistics.proportion import wilson
 
@@ -143,6 +144,8 @@ def coverage(runs: int) -> list[str]:
         for run, (mine, other) in enumerate(zip(first, better, strict=True))
     ]
     shares["paired bootstrap of a gap"] = float(np.mean([low <= gap <= high for _, low, high in bootstraps]))
+    intervals = [newcombe_paired(mine, other) for mine, other in zip(first, better, strict=True)]
+    shares["Newcombe, a paired gap"] = float(np.mean([low <= gap <= high for _, low, high in intervals]))
     for name, share in shares.items():
         print(f"  {name:<28} holds the truth in {share:.1%}")
     tests = [(mcnemar_exact(mine, other), mine, other) for mine, other in zip(first, alike, strict=True)]

@@ -22,13 +22,8 @@ from darwin_lab.scoring.items import Item
 from darwin_lab.scoring.shots import SEED
 
 DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "darwin-lab-lm-eval"
-PINS = (
-    "lm-eval==0.4.13", "datasets==5.2.0", "evaluate==0.4.6", "dill==0.4.1", "multiprocess==0.70.19", "xxhash==4.1.0",
-    "pyarrow==26.0.1", "requests==2.34.2", "urllib3==2.8.0", "charset-normalizer==3.5.2", "accelerate==1.15.0",
-    "more-itertools==11.2.1", "pytablewriter==1.2.1", "sqlitedict==2.1.0", "word2number==1.1", "jsonlines==4.0.0",
-    "tabulate==0.10.0", "sacrebleu==2.6.0", "portalocker==4.4.2", "colorama==0.4.6", "lxml==6.1.3",
-    "scikit-learn==1.9.1", "joblib==1.6.0", "threadpoolctl==3.8.0",
-)  # fmt: skip
+EXTRA = Path(__file__).resolve().parents[1] / "requirements-lm-eval.txt"
+PINS = EXTRA.read_text(encoding="utf-8").split()
 
 
 @dataclass(frozen=True)

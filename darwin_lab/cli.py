@@ -98,12 +98,15 @@ def build_parser() -> argparse.ArgumentParser:
     scan.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="to compute in")
     scan.add_argument("--device", default="cpu", metavar="D", help="such as cuda:0; default cpu")
     scan.add_argument("--max-tokens", type=int, metavar="N", help="cut texts to this many tokens; default 512")
+    scan.add_argument(
+        "--halves", action="store_true", help="also attention and FFN of each layer alone; three times the work"
+    )
 
     plan = _verb(verbs, "plan", "what a merge would do and cost, from headers alone")
     plan.add_argument("father", metavar="FATHER", help=_MODEL)
     plan.add_argument("mother", nargs="?", metavar="MOTHER", help=f"{_MODEL}; left out, FATHER alone is looked at")
     plan.add_argument("--ancestor", metavar="M", help="their common base, for ties, dare_ties and their like")
-    plan.add_argument("--vocab", choices=("same", "by-token"), default="same", help="by-token: match rows by token")
+    plan.add_argument("--vocab", choices=("same", "by-token"), help="by-token: match rows by token; default same")
     plan.add_argument("--operator", choices=OPERATORS, help="whose time and memory; default lerp")
     plan.add_argument("--out", type=Path, metavar="DIR", help="where the child would go; default the current folder")
 
@@ -115,6 +118,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     _score(_verb(verbs, "score", "answer benchmark items"))
 
+    benchmarks = _verb(verbs, "benchmarks", "list the benchmarks of the Hub that `score` knows")
+    benchmarks.add_argument("name", nargs="?", metavar="NAME", help="tell all of this one")
+
     claim = _verb(verbs, "claim", "check a published score: can it be, and what could it show")
     claim.add_argument("score", metavar="SCORE", help="in percent, with the digits it was printed with, such as 90.0")
     claim.add_argument("n", type=int, metavar="N", help="number of items")
@@ -123,6 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     _parents(evolve)
     evolve.add_argument("--items", type=Path, nargs="+", default=[], metavar="FILE", help="JSONL files of items")
     evolve.add_argument("--probes", type=Path, metavar="FILE", help="JSONL of probes; default: built in")
+    evolve.add_argument("--vocab", choices=("same", "by-token"), help="by-token: match rows by token; default same")
     evolve.add_argument("--layout", choices=LAYOUTS, help="default v6")
     evolve.add_argument("--operator", choices=(*OPERATORS, "mix"), help="default lerp")
     evolve.add_argument("--budget", type=int, metavar="N", help="candidates scored for real")
@@ -138,24 +145,45 @@ def build_parser() -> argparse.ArgumentParser:
     inherit.add_argument("--languages", action="store_true", help="also read a dozen languages with all three")
 
     health = _verb(verbs, "health", "a child's scan beside its parents'")
-    health.add_argument("child", metavar="CHILD", help=_MODEL)
+    health.add_argument("child", nargs="?", metavar="CHILD", help=f"{_MODEL}; left out with --genome")
+    health.add_argument("--genome", type=Path, metavar="G.json", help="a child that has no files: this genome's")
     health.add_argument("--father", required=True, metavar="F", help=_MODEL)
     health.add_argument("--mother", required=True, metavar="M", help=_MODEL)
+    health.add_argument("--ancestor", metavar="M", help="their common base, for a genome on ties and the like")
+    health.add_argument("--vocab", choices=("same", "by-token"), default="same", help="by-token: match rows by token")
     health.add_argument("--probes", type=Path, metavar="FILE", help='JSONL of {"probe", "text"}; default: built in')
+    health.add_argument("--max-tokens", type=int, metavar="N", help="cut texts to this many tokens; default 512")
+    health.add_argument("--mend", type=Path, metavar="OUT.json", help="new file: the genome with flagged layers mended")
     return parser
 
 
 def _score(score: argparse.ArgumentParser) -> None:
-    score.add_argument("model", metavar="MODEL", help=_MODEL)
-    score.add_argument("--items", type=Path, nargs="+", default=[], metavar="FILE", help="JSONL files of items")
+    score.add_argument("model", nargs="?", metavar="MODEL", help=f"{_MODEL}; may be left out with --endpoint-model")
+    score.add_argument("--items", type=Path, nargs="+", default=[], metavar="FILE", help="JSONL, CSV or parquet")
+    score.add_argument(
+        "--fields", nargs="+", default=[], metavar="ROLE=COLUMN",
+        help="how they are read, such as question=Prompt choices=A,B,C,D answer=Key; default: guessed and shown",
+    )  # fmt: skip
+    score.add_argument("--benchmark", nargs="+", default=[], metavar="NAME", help="of the Hub; `benchmarks` lists them")
+    score.add_argument(
+        "--split", choices=("selection", "validation", "report"), help="of a benchmark; default selection"
+    )
     score.add_argument("--limit", type=int, metavar="N", help="only the first N items of each benchmark")
-    score.add_argument("--samples", type=Path, metavar="FILE", help="write one JSON line an item")
+    score.add_argument(
+        "--samples", type=Path, metavar="FILE",
+        help="write one JSON line an item; stopped, the same command goes on where it was",
+    )  # fmt: skip
     score.add_argument("--shots", type=int, default=0, metavar="K", help="solved items before each question; default 0")
     score.add_argument("--shots-from", type=Path, metavar="FILE", help="JSONL file the solved items are drawn from")
     score.add_argument("--shots-seed", type=int, default=1234, metavar="N", help="of the draw; default 1234, lm-eval's")
     score.add_argument("--same-shots", action="store_true", help="the same for all items of a task; they run once")
     score.add_argument("--cut-long", action="store_true", help="cut the beginning of prompts longer than the context")
     score.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default float32")
+    score.add_argument("--device", default="cpu", metavar="D", help="such as cuda:0; default cpu")
+    score.add_argument(
+        "--stream", choices=("auto", "always", "never"), default="auto",
+        help="choices with one layer in memory at a time; auto: when the model does not fit",
+    )  # fmt: skip
     score.add_argument("--letters", action="store_true", help="choices by letter, mean over all rotations of the order")
     score.add_argument(
         "--protocol",
@@ -170,9 +198,22 @@ def _score(score: argparse.ArgumentParser) -> None:
         "--gate", choices=("confidence", "oracle"), default="confidence", help="of adaptive; oracle cheats"
     )
     score.add_argument("--seed", type=int, default=0, metavar="N", help="of sampled answers and orders; default 0")
-    score.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="of a written answer; default 64")
+    score.add_argument("--max-new-tokens", type=int, metavar="N", help="of an answer; default 64 or the benchmark's")
     score.add_argument("--chat", action="store_true", help="ask through the model's chat template")
     score.add_argument("--thinking", choices=("on", "off"), help="where the chat template knows it")
+    score.add_argument(
+        "--thinking-budget", type=int, metavar="N",
+        help="close the thought after N tokens and ask for the answer; without, --max-new-tokens counts both",
+    )  # fmt: skip
+    score.add_argument("--endpoint", metavar="URL", help="ask an OpenAI-compatible server; protocol default greedy")
+    score.add_argument("--endpoint-model", metavar="NAME", help="the model's name there; default MODEL")
+    score.add_argument("--key-env", metavar="NAME", help="environment variable that holds the endpoint's key")
+    score.add_argument("--concurrency", type=int, default=4, metavar="N", help="requests at once; default 4")
+    score.add_argument("--retries", type=int, default=3, metavar="N", help="of a request that fails; default 3")
+    score.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds a request; default 60")
+    score.add_argument(
+        "--lm-eval", nargs="+", metavar="TASK", help="tasks of lm-evaluation-harness, by name or YAML file, its rules"
+    )
 
 
 def _merge(merge: argparse.ArgumentParser) -> None:
@@ -181,6 +222,7 @@ def _merge(merge: argparse.ArgumentParser) -> None:
     how = merge.add_mutually_exclusive_group(required=True)
     how.add_argument("--ratio", type=float, metavar="R", help="mother's share of every tensor, 0 to 1")
     how.add_argument("--genome", type=Path, metavar="G.json", help="a genome file")
+    how.add_argument("--blocks", metavar="TEXT", help='ratios by block: "L0-L37 t .5988 router B; L38 t .9; L39 t .5"')
     how.add_argument("--preset", metavar="NAME", help="a published or plain genome by name")
     how.add_argument("--recipe", type=Path, metavar="recipe.json", help="the recipe of an export: the same bytes again")
     how.add_argument("--mergekit", type=Path, metavar="FILE.yml", help="a mergekit configuration")

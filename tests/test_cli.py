@@ -79,7 +79,10 @@ def test_the_same_command_gives_the_same_bytes(capsys, tiny_moe_pair: Trio, tmp_
     assert prints[0] == prints[1]
 
 
-def test_a_genome_that_trusts_the_mri_scans_first_and_says_so(capsys, tiny_llama_pair: Trio, tmp_path: Path) -> None:
+def test_a_genome_that_trusts_the_mri_scans_first_and_says_so(
+    capsys, tiny_llama_pair: Trio, probes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darwin_lab.lab.pairs.GENERIC_PROBES", probes)  # fewer texts than are built in
     genome = tmp_path / "genome.json"
     genome.write_text('{"layout": "v6", "genes": {"mri_trust": 0.5}}')
     data = run_json(capsys, "merge", *tiny_llama_pair[:2], "--out", tmp_path / "a", "--genome", genome)
@@ -159,6 +162,68 @@ def test_health_names_a_verdict(capsys, tiny_llama_pair: Trio, probes: Path, tmp
     assert {row["probe"] for row in data["nll"]} == {"SUMS", "NEUTRAL"}
 
 
+def test_health_of_a_genome_is_the_health_of_its_exported_child(
+    capsys, tiny_llama_pair: Trio, probes: Path, tmp_path: Path
+) -> None:
+    father, mother, _ = tiny_llama_pair
+    genome = tmp_path / "genome.json"
+    genome.write_text('{"layout": "layerwise", "genes": {"layer_0": 0.2, "layer_2": 0.9}}')
+    run(capsys, "merge", father, mother, "--out", tmp_path / "child", "--genome", genome)
+    beside = ("--father", father, "--mother", mother, "--probes", probes, "--max-tokens", 8)
+    folder = run_json(capsys, "health", tmp_path / "child", *beside)
+    virtual = run_json(capsys, "health", "--genome", genome, *beside)
+    assert [row["child"] for row in virtual["nll"]] == [row["child"] for row in folder["nll"]]
+    assert {row["tokens"] for row in virtual["nll"]} == {8 * row["texts"] for row in virtual["nll"]}
+
+
+def test_a_flagged_child_is_mended_in_the_shell_into_a_genome_that_is_clear(capsys, tmp_path: Path) -> None:
+    from tests.mri.planted import PLANTED, PROBES, write_parent
+
+    for who in ("father", "mother"):
+        write_parent(tmp_path / who, who)
+    capsys.readouterr()
+    lines = [{"probe": probe, "text": text} for probe, texts in PROBES.texts.items() for text in texts]
+    (tmp_path / "probes.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "genome.json").write_text('{"layout": "layerwise"}')
+    beside = ("--father", tmp_path / "father", "--mother", tmp_path / "mother", "--probes", tmp_path / "probes.jsonl")
+    found = run_json(
+        capsys, "health", "--genome", tmp_path / "genome.json", *beside, "--mend", tmp_path / "mended.json"
+    )
+    assert found["flagged_layers"] == [PLANTED]
+    assert found["mending"]["after"]["flagged_layers"] == []
+    genome = json.loads((tmp_path / "mended.json").read_text())
+    assert list(genome["pinned"]) == [str(PLANTED)]
+    again = run_json(capsys, "health", "--genome", tmp_path / "mended.json", *beside)
+    assert again["flagged_layers"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "either CHILD"),
+        (("family:father", "--mend", "out.json"), "--mend needs --genome"),
+        (("family:father", "--max-tokens", "1"), "nothing to predict"),
+        (("--genome", "nowhere.json"), "no genome file nowhere.json"),
+    ],
+)
+def test_health_says_in_one_line_what_it_cannot_do(capsys, arguments: tuple[str, ...], words: str) -> None:
+    code, out, err = run(capsys, "health", *arguments, "--father", "family:father", "--mother", "family:mother")
+    assert (code, out, err.count("\n")) == (2, "", 1) and words in err
+
+
+def test_a_child_is_merged_from_a_line_of_blocks(capsys, tiny_moe_pair: Trio, tmp_path: Path) -> None:
+    father, mother, _ = tiny_moe_pair
+    blocks = "L0-L1 t .6 router B; L2 t .9; L3 t .5336 router A"
+    made = run_json(capsys, "merge", father, mother, "--out", tmp_path / "child", "--blocks", blocks)
+    rows = {row["name"]: row for row in json.loads((tmp_path / "child" / "recipe.json").read_text())["rows"]}
+    of_layer = lambda layer, role: {r["ratio"] for r in rows.values() if r["layer"] == layer and r["role"] == role}  # noqa: E731
+    assert of_layer(0, "router") == {1.0} and of_layer(3, "router") == {0.0} and of_layer(2, "router") == {0.9}
+    assert of_layer(1, "expert") == {0.6} and of_layer(3, "expert") == {0.5336}
+    assert any("half and half" in note for note in made["notes"])
+    code, _, err = run(capsys, "merge", father, mother, "--out", tmp_path / "no", "--blocks", "L0-L1 t .6; L2-L9 t .9")
+    assert code == 2 and "block 2 ('L2-L9 t .9'): this model has L0 to L3" in err
+
+
 def test_plan_says_what_a_merge_would_do_and_cost(capsys, tiny_moe_pair: Trio) -> None:
     data = run_json(capsys, "plan", *tiny_moe_pair[:2], "--ancestor", tiny_moe_pair[2], "--operator", "ties")
     assert data["compatible"] and data["operator"] == "ties"
@@ -224,6 +289,8 @@ def test_bad_input_exits_2_with_one_line_and_writes_nothing(
         "no model given": ["plan", ""],
         "no model given; give a folder": ["plan", father, ""],
         "--operator needs two parents": ["plan", father, "--operator", "ties"],
+        "--vocab needs two parents": ["plan", father, "--vocab", "by-token"],
+        "--out needs two parents": ["plan", father, "--out", out],
         "no benchmark has more than 1,000,000,000 items": ["claim", "90", 10**12],
         "'1e1' has an exponent": ["claim", "1e1", 10],
         "invalid choice": ["dance"],

@@ -102,6 +102,7 @@ def test_a_flag_that_contradicts_the_run_to_be_resumed_is_refused_and_changes_no
         "--layout v6 contradicts the run": [*resume, "--layout", "v6"],
         "--operator slerp contradicts the run": [*resume, "--operator", "slerp"],
         "--seed 2 contradicts the run": [*resume, "--seed", 2],
+        "--vocab by-token contradicts the run": [*resume, "--vocab", "by-token"],
         "MOTHER": ["evolve", father, ancestor, *resume[3:]],
     }.items():
         code, out, err = run(capsys, *arguments)

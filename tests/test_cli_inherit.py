@@ -52,6 +52,15 @@ def test_the_ancestor_is_taken_from_the_recipe_of_the_child(
     assert str(ancestor) in json.loads(found[1])["notes"][0]
 
 
+def test_another_ancestor_than_the_recipes_is_taken_and_named(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, child: Path
+) -> None:
+    father, mother, _ = tiny_moe_pair
+    code, out, _ = run(capsys, child, "--father", father, "--mother", mother, "--ancestor", mother, "--json")
+    assert code == 0
+    assert "recipe.json names another ancestor" in json.loads(out)["notes"][0]
+
+
 def test_without_the_ancestor_its_recipe_needs_the_numbers_alone_decide_and_a_note_says_so(
     capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, child: Path, tmp_path: Path
 ) -> None:

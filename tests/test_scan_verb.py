@@ -61,6 +61,23 @@ def test_what_was_decided_and_read_is_shown(
     assert "held in memory: whole it takes" in out
 
 
+def test_halves_are_scanned_on_request_and_shown_beside_the_experts(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, probes: Path, tmp_path: Path
+) -> None:
+    words = (tiny_moe_pair[0], "--probes", probes)
+    code, out, _ = run(capsys, *words, "--out", tmp_path / "a", "--halves", "--stream", "always")
+    assert code == 0
+    for title in ("when the layer is skipped", "its attention alone adds nothing", "its FFN alone adds nothing"):
+        assert title in out
+    assert "similarity: mean cosine of the outputs of two experts, on 16 tokens a layer" in out
+    assert Scan.load(tmp_path / "a").has_halves
+    code, out, _ = run(capsys, *words, "--out", tmp_path / "b", "--json")
+    data = json.loads(out)
+    assert (code, data["halves"]) == (0, None)
+    assert np.shape(data["experts"]["saliency"]) == (4, 8)
+    assert not Scan.load(tmp_path / "b").has_halves
+
+
 def test_bfloat16_is_part_of_what_a_scan_is(
     capsys: pytest.CaptureFixture[str], tiny_llama_pair: Trio, probes: Path, tmp_path: Path
 ) -> None:

@@ -44,6 +44,9 @@ class _Pieces:
         """(index into `names` or -1, first element there, elements), in order, for elements start..start+count."""
         if not count:
             return
+        if len(self.which) == 1:
+            yield int(self.which[0]), int(self.start[0]) + start, count
+            return
         first, last = start // self.size, (start + count - 1) // self.size
         which, begins = self.which[first : last + 1], self.start[first : last + 1]
         apart = (which[1:] != which[:-1]) | (begins[1:] != begins[:-1] + self.size)

@@ -5,7 +5,7 @@ that knows how model families name their tensors. Reads no weights.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -190,13 +190,6 @@ def has_token_rows(part: Part, text_config: dict[str, object]) -> bool:
     tables = part.role in ("embedding", "lm_head") or part.sub == "embed_tokens_per_layer"
     sizes = _first(text_config, "vocab_size"), _first(text_config, "vocab_size_per_layer_input")
     return tables and part.sub != "wpe" and part.shape[:1] in ((sizes[0],), (sizes[1],))
-
-
-def describe_layers(anatomy: Anatomy) -> str:
-    """The layer layout in words, e.g. "9 x linear_attention + 3 x full_attention, MoE in 12"."""
-    kinds = " + ".join(f"{count} x {kind}" for kind, count in Counter(anatomy.layer_kinds).items())
-    moe = f", MoE in {len(anatomy.moe_layers)}" if anatomy.moe_layers else ", dense FFN"
-    return kinds + moe
 
 
 def _refuse_quantised(checkpoint: Checkpoint) -> None:

@@ -5,7 +5,7 @@ Knows files and names; does not know what a tensor is for.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,9 @@ SIDE_FILES = (
 )  # fmt: skip
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _READ_BLOCK = 1 << 22
+FileKey = tuple[str, int, int]
+"""Absolute path, bytes, and time of change in nanoseconds of a file."""
+_digests: dict[FileKey, bytes] = {}
 
 
 class Checkpoint:
@@ -88,13 +91,32 @@ class Checkpoint:
 
     def read_through(self, tick: Tick) -> str:
         """The fingerprint, with a tick before each file; files that were read before and have not changed are not."""
-        names = [name for name in ("config.json", "tokenizer.json", "tokenizer.model") if (self.folder / name).exists()]
         digest = blake3()
-        for place, name in enumerate((*names, *self.files)):
-            tick(place / (len(names) + len(self.files)), f"reading {name} of {self.name}")
-            stat = (self.folder / name).stat()
-            digest.update(file_digest(str(self.folder / name), stat.st_size, stat.st_mtime_ns))
+        names = self._identity_files
+        for place, name in enumerate(names):
+            tick(place / len(names), f"reading {name} of {self.name}")
+            digest.update(self._digest(name)[1])
         return digest.hexdigest(length=8)
+
+    def digests(self) -> dict[FileKey, bytes]:
+        """The digests the fingerprint is made of, by file; what `learn_digests` takes."""
+        return dict(self._digest(name) for name in self._identity_files)
+
+    @property
+    def unread_bytes(self) -> int:
+        """What `read_through` would read: bytes of the files whose digest is not known."""
+        paths = [self.folder / name for name in self._identity_files]
+        return sum(path.stat().st_size for path in paths if not digest_is_known(path))
+
+    @property
+    def _identity_files(self) -> tuple[str, ...]:
+        names = [name for name in ("config.json", "tokenizer.json", "tokenizer.model") if (self.folder / name).exists()]
+        return (*names, *self.files)
+
+    def _digest(self, name: str) -> tuple[FileKey, bytes]:
+        path = (self.folder / name).resolve()
+        stat = path.stat()
+        return (str(path), stat.st_size, stat.st_mtime_ns), file_digest(str(path), stat.st_size, stat.st_mtime_ns)
 
     def read(self, name: str) -> "torch.Tensor":
         """The tensor `name`, a copy of its own. Raises `LabError` when there is none or its dtype has no torch twin."""
@@ -138,14 +160,27 @@ def torch_dtype(name: str) -> "torch.dtype":
     return _torch_dtypes()[name]
 
 
-@lru_cache(maxsize=256)
 def file_digest(path: str, size: int, mtime_ns: int) -> bytes:
-    """16 bytes of the BLAKE3 of a file; `size` and `mtime_ns` are in the key so that a changed file is read again."""
-    digest = blake3()
-    with Path(path).open("rb") as file:
-        while block := file.read(_READ_BLOCK):
-            digest.update(block)
-    return digest.digest(length=16)
+    """16 bytes of the BLAKE3 of a file; one whose `size` and `mtime_ns` are those it was last read with is not read."""
+    key = (str(Path(path).resolve()), size, mtime_ns)
+    if key not in _digests:
+        digest = blake3()
+        with Path(path).open("rb") as file:
+            while block := file.read(_READ_BLOCK):
+                digest.update(block)
+        _digests[key] = digest.digest(length=16)
+    return _digests[key]
+
+
+def learn_digests(known: Mapping[FileKey, bytes]) -> None:
+    """Take digests over from an earlier process, so that files that have not changed since are not read again."""
+    _digests.update(known)
+
+
+def digest_is_known(path: Path) -> bool:
+    """Whether `file_digest` knows this file as it is now."""
+    stat = path.stat()
+    return (str(path.resolve()), stat.st_size, stat.st_mtime_ns) in _digests
 
 
 def read_json(path: Path) -> Any:

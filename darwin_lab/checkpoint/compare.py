@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import chain
 
 from darwin_lab.checkpoint.alignment import align
-from darwin_lab.checkpoint.anatomy import Anatomy, Part, describe_layers, read_anatomy
+from darwin_lab.checkpoint.anatomy import Anatomy, Part, read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
+from darwin_lab.checkpoint.layout import layout_words, read_layout
 from darwin_lab.checkpoint.naming import atoms
 from darwin_lab.checkpoint.vocabulary import check_vocabulary, match_tokens, vocabulary_report
 from darwin_lab.errors import LabError
@@ -88,7 +89,7 @@ def _pair_checks(
 ) -> list[Check]:
     checks = [
         _architecture_check(father, other),
-        _check("layers", f"{a.layers} ({describe_layers(a)})", f"{b.layers} ({describe_layers(b)})", _ONE_ARCHITECTURE),
+        _check("layers", _layers(father, a), _layers(other, b), _ONE_ARCHITECTURE),
         _check("hidden size", str(a.hidden_size), str(b.hidden_size), _ONE_ARCHITECTURE),
         _check("experts", _experts(a), _experts(b), _ONE_ARCHITECTURE),
         _vocabulary_check(father, other, vocabulary),
@@ -102,6 +103,10 @@ def _pair_checks(
         words = ", ".join(f"{count} x {what}" for what, count in lost.items())
         checks.append(Check(f"only the {who}'s (dropped)", "-", words, True))
     return checks
+
+
+def _layers(checkpoint: Checkpoint, anatomy: Anatomy) -> str:
+    return f"{anatomy.layers}: {layout_words(read_layout(anatomy, checkpoint.text_config))}"
 
 
 def _check(what: str, father: str, mother: str, remedy: str) -> Check:

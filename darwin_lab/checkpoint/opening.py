@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from darwin_lab.checkpoint.checkpoint import SIDE_FILES, Checkpoint
+from darwin_lab.checkpoint.checkpoint import SIDE_FILES, Checkpoint, digest_is_known
 from darwin_lab.checkpoint.gguf import SUFFIX, from_gguf
 from darwin_lab.errors import LabError
 
@@ -46,6 +46,26 @@ def open_checkpoint(ref: str | Path) -> Checkpoint:
     if HUB_ID.match(text) and not text.startswith((".", "/")):
         return Checkpoint(download(text), name=text)
     raise LabError(f"no folder {folder}; give a folder, a Hub id such as org/name, or family:father")
+
+
+def unread_bytes(ref: str | Path) -> float:
+    """Bytes that opening `ref` and taking its fingerprint would read; infinity for a model that is not here whole.
+
+    Reads headers at most and asks no network. Raises `LabError` for what is here but no checkpoint.
+    """
+    text = str(ref).strip()
+    if text.startswith("family:"):
+        return float(open_checkpoint(text).unread_bytes)
+    path = Path(text).expanduser()
+    gguf = _gguf_file(path) if path.exists() else None
+    if gguf is not None:
+        return 0.0 if digest_is_known(gguf) else float(gguf.stat().st_size)
+    if path.exists():
+        return float(open_checkpoint(path).unread_bytes)
+    try:
+        return float(Checkpoint(download(text, offline=True)).unread_bytes) if HUB_ID.match(text) else float("inf")
+    except LabError:
+        return float("inf")
 
 
 def _gguf_file(path: Path) -> Path | None:

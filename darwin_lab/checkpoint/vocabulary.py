@@ -16,6 +16,8 @@ from darwin_lab.errors import LabError
 
 VOCABULARIES = ("same", "by-token")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+TOKENS_FILE = "tokens.json"
+"""Beside a child whose parents were matched by token: which tokens met and which did not."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,14 @@ class TokenMatch:
     shared: int
     only_father: tuple[str, ...]
     only_other: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """{"merged": n, "fathers_alone": [tokens], "mothers_lost": [tokens]}: what `TOKENS_FILE` holds."""
+        return {
+            "merged": self.shared,
+            "fathers_alone": list(self.only_father),
+            "mothers_lost": list(self.only_other),
+        }
 
 
 def check_vocabulary(vocabulary: str) -> None:

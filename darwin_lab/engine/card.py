@@ -16,6 +16,7 @@ from darwin_lab import __version__
 from darwin_lab.checkpoint.anatomy import COMPONENTS
 from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.checkpoint.opening import HUB_ID
+from darwin_lab.checkpoint.vocabulary import TOKENS_FILE, match_tokens
 from darwin_lab.engine.card_charts import CardScore, block_chart, ratio_chart, scores_chart
 from darwin_lab.engine.child import Child
 from darwin_lab.engine.hardware import GIB
@@ -319,7 +320,11 @@ def _limitations(child: Child, notes: CardNotes) -> list[str]:
         "- No weight was trained on the result of the merge.",
     ]
     if child.recipe.vocabulary != "same":
-        lines.append("- Tokens only the mother knows are lost; those only the father knows did not meet the mother.")
+        match = match_tokens(child.father, child.mother)
+        lines.append(
+            f"- Tokens only the mother knows ({len(match.only_other):,}) are lost; those only the father knows "
+            f"({len(match.only_father):,}) did not meet the mother: [{TOKENS_FILE}]({TOKENS_FILE}) lists both."
+        )
     return lines
 
 

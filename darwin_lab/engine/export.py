@@ -22,6 +22,7 @@ import torch
 
 from darwin_lab import __version__
 from darwin_lab.checkpoint.checkpoint import INDEX_FILE, SIDE_FILES
+from darwin_lab.checkpoint.vocabulary import TOKENS_FILE, match_tokens
 from darwin_lab.engine.card import ASSETS, CARD_FILE, CardNotes, people, write_card
 from darwin_lab.engine.child import Child
 from darwin_lab.engine.partial import Partial, clear_stale
@@ -30,7 +31,7 @@ from darwin_lab.errors import LabError
 from darwin_lab.merging.recipe_file import RECIPE_FILE, recipe_text, recipe_to_json
 from darwin_lab.progress import Tick, part, silent
 
-_OWN_FILES = frozenset((*SIDE_FILES, INDEX_FILE, RECIPE_FILE, CARD_FILE))
+_OWN_FILES = frozenset((*SIDE_FILES, INDEX_FILE, RECIPE_FILE, TOKENS_FILE, CARD_FILE))
 _SPARE_BYTES = 1 << 20
 _READING_SHARE, _WEIGHTS_SHARE = 0.08, 0.98
 Written = Generator[tuple[int, str], None, None]
@@ -100,6 +101,9 @@ def export_child(
         _write_side_files(child, partial.folder, shards, dtype, shard_size)
         record = recipe_to_json(child.recipe, people(child), dtype=dtype, genome=genome)
         (partial.folder / RECIPE_FILE).write_text(recipe_text(record), encoding="utf-8")
+        if child.recipe.vocabulary != "same":
+            words = json.dumps(match_tokens(child.father, child.mother).to_json(), ensure_ascii=False, indent=1)
+            (partial.folder / TOKENS_FILE).write_text(words + "\n", encoding="utf-8")
         tick(_WEIGHTS_SHARE, "writing the model card")
         write_card(child, partial.folder, time.monotonic() - started, notes)
         check_target(out, overwrite=overwrite)

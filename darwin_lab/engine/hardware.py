@@ -5,7 +5,6 @@ report up to half a GiB less, which the allowance covers); nothing is measured a
 checkpoints.
 """
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,11 +132,3 @@ def serving(weights: int, stored_bytes: int, stored_as: str, cached_numbers: int
 
 def _at(name: str, bits: float, weights: int) -> Format:
     return Format(name, bits, round(weights * bits / 8))
-
-
-def memory_bytes() -> int | None:
-    """The memory of this machine in bytes; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -46,6 +46,8 @@ class Resident:
     streamed = False
     state_bytes = 0
     """What the states of all batches of a sweep may take; 0 = one batch a sweep."""
+    held = 0
+    """Bytes of weights in memory at once, where they are fetched by layer."""
     spill: Path | None = None
     """A folder for the states of a sweep, instead of memory."""
 
@@ -170,11 +172,10 @@ class Resident:
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
 
-    @property
-    def state_bytes_per_token(self) -> int:
-        """What one padded token takes in a sweep: a hidden state a branch."""
+    def state_bytes_per_token(self, parts: int = 1) -> int:
+        """What one padded token takes in a sweep that leaves out `parts` of every layer: a hidden state a branch."""
         hidden: int = self.model.config.get_text_config().hidden_size
-        return (self.layers + 1) * hidden * self.dtype.itemsize
+        return (1 + parts * self.layers) * hidden * self.dtype.itemsize
 
     def hidden(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """[B, T, H]: hidden states after the last norm."""

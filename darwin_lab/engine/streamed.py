@@ -134,7 +134,9 @@ class Streamed(Resident):
         made = Streamed(model, text_tokenizer(source), source, where, dtype)
         _fill_buffers(model, where)
         made._wire(source)
-        made.in_memory = made.state_bytes = made._room(free_bytes(device) if memory is None else memory)
+        made.held = made._most_held()
+        room = (free_bytes(device) if memory is None else memory) - SPARE_BYTES - made.held
+        made.in_memory = made.state_bytes = max(room, LEAST_STATE_BYTES)
         if overflow == "spill":
             made._scratch = tempfile.TemporaryDirectory(prefix="darwin-lab-states-")
             made.spill = Path(made._scratch.name)
@@ -176,9 +178,9 @@ class Streamed(Resident):
         yield
         self._drop([path for path, stage in self._stage_of_path.items() if stage < 0])
 
-    def passes_words(self, tokens: int) -> str:
+    def passes_words(self, tokens: int, parts: int = 1) -> str:
         """One line: what the states of `tokens` probe tokens take, in passes and spilled to disk."""
-        states = tokens * self.state_bytes_per_token
+        states = tokens * self.state_bytes_per_token(parts)
         weights = sum(info.nbytes for info in _checkpoint(self._source).tensors.values())
         passes = max(1, ceil(states / self.in_memory))
         chosen = "spilled" if self.spill else "in passes"
@@ -241,8 +243,8 @@ class Streamed(Resident):
             else:
                 module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
 
-    def _room(self, memory: int) -> int:
-        """Bytes that states may take of `memory`: what the largest stages and one tensor being read leave."""
+    def _most_held(self) -> int:
+        """Bytes of the largest stages that are in memory together, and of one tensor being read."""
         sizes: dict[int, int] = {}
         for path, stage in self._stage_of_path.items():
             sizes[stage] = sizes.get(stage, 0) + self.tensor(path).nbytes
@@ -250,8 +252,7 @@ class Streamed(Resident):
         largest = max(
             info.nbytes for info in _checkpoint(self._source).tensors.values() if layer_of(info.name) is not None
         )
-        taken = SPARE_BYTES + outside + max(sizes.values()) + largest
-        return max(memory - taken, LEAST_STATE_BYTES)
+        return outside + max(sizes.values()) + largest
 
 
 OUTSIDE, TABLES, HEAD = -1, -2, -3

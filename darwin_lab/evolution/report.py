@@ -66,20 +66,22 @@ def sentence(tests: Mapping[str, Mapping[str, Any]], n: int) -> str:
     shown = {name: tests[name]["p"] < LEVEL for name in PARENTS}
     gains = {name: tests[name]["difference"] > 0 for name in PARENTS}
     if all(shown.values()) and all(gains.values()):
-        words = " and ".join(_against(name, tests[name]) for name in PARENTS)
+        words = " and ".join(f"{_by(tests[name])} over the {name}" for name in PARENTS)
         return f"Surpasses both parents on {n} report items: {words}."
     parts = []
     for name in PARENTS:
         if not shown[name]:
-            parts.append(f"no difference shown to {name} (n={n}, {_p(tests[name]['p'])})")
+            parts.append(f"no difference shown to the {name} (n={n}, {_p(tests[name]['p'])})")
         else:
-            parts.append(f"{'better' if gains[name] else 'worse'} than {name} by {_against(name, tests[name])}")
+            parts.append(f"{'better' if gains[name] else 'worse'} than the {name} by {_by(tests[name])}")
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "."
 
 
-def _against(name: str, test: Mapping[str, Any]) -> str:
-    return f"{test['difference']:+.3f} [{test['low']:+.3f}, {test['high']:+.3f}] against {name} ({_p(test['p'])})"
+def _by(test: Mapping[str, Any]) -> str:
+    """The size of a difference with its interval; which way it goes is said in words."""
+    low, high = (test["low"], test["high"]) if test["difference"] > 0 else (-test["high"], -test["low"])
+    return f"{abs(test['difference']):.3f} [{low:.3f}, {high:.3f}] ({_p(test['p'])})"
 
 
 def _p(value: float) -> str:

@@ -30,6 +30,7 @@ class EvolutionSettings:
                     the parent that uses it, "blend" does neither
     router          whose router rows: "A", "B" or "blend", for all layers or one a block
     blocks          blocks of a v5 or v6 genome: how many, or [first, last] layers; None is the layout's own choice
+    pinned          layer -> the mother's share of all its tensors in every candidate: how a mended layer stays mended
     budget          candidates scored for real, controls and final pick not counted
     seed            of the search, of the item subsets and of the merge draws
     sigma0          first step size, in units of a gene's range
@@ -56,6 +57,7 @@ class EvolutionSettings:
     router: str | tuple[str, ...] = "blend"
     options: dict[str, float] = field(default_factory=dict)
     blocks: Blocks = None
+    pinned: dict[int, float] = field(default_factory=dict)
     budget: int = 60
     seed: int = 0
     sigma0: float = 0.18
@@ -104,6 +106,7 @@ class EvolutionSettings:
             "experts": self.experts,
             "router": self.router,
             "options": self.options,
+            "pinned": self.pinned,
         }
         return chosen if self.transplant is None else {**chosen, "transplant": self.transplant}
 
@@ -113,6 +116,7 @@ class EvolutionSettings:
         data["frozen"] = list(self.frozen)
         data["controls"] = list(self.controls)
         data["router"] = self.router if isinstance(self.router, str) else list(self.router)
+        data["pinned"] = {str(layer): share for layer, share in self.pinned.items()}
         data["blocks"] = [list(block) for block in self.blocks] if isinstance(self.blocks, tuple) else self.blocks
         return data
 
@@ -130,4 +134,5 @@ def settings_from_json(data: Mapping[str, Any]) -> EvolutionSettings:
     if isinstance(values.get("router"), list):
         values["router"] = tuple(values["router"])
     values["blocks"] = blocks_from_json(values.get("blocks"))
+    values["pinned"] = {int(layer): share for layer, share in (values.get("pinned") or {}).items()}
     return EvolutionSettings(**values)

@@ -25,7 +25,7 @@ TRANSPLANT_V6 = 0.15
 _LOGIT_CLAMP = 1e-4
 _KEYS = frozenset(
     {"version", "layout", "genes", "reading", "operator", "rescale", "seed", "prescription", "blocks", "transplant",
-     "experts", "router", "options", "hash", "name"}
+     "experts", "router", "options", "pinned", "hash", "name"}
 )  # fmt: skip
 
 
@@ -38,7 +38,8 @@ class Genome:
     the mother's are dead, "usage" leans each expert to the parent that uses it. router: whose router rows, "A",
     "B" or "blend", for all layers or one a block; "blend" follows the prescription. options: the operator's own
     numbers, those left out at their default. prescription: hash of the prescription it was made with, if any.
-    blocks: how many, or [first, last] layer ranges; None is the layout's own choice.
+    blocks: how many, or [first, last] layer ranges; None is the layout's own choice. pinned: layer -> the mother's
+    share of all its tensors, its router's too, whatever genes and advice say: how a layer is mended in any layout.
     """
 
     layout: str
@@ -53,6 +54,7 @@ class Genome:
     options: dict[str, float] = field(default_factory=dict)
     prescription: str | None = None
     blocks: Blocks = None
+    pinned: dict[int, float] = field(default_factory=dict)
 
     @property
     def reads_advice(self) -> bool:
@@ -66,12 +68,14 @@ class Genome:
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, Any]:
-        """The genome as a JSON object; router and options only where they say something."""
+        """The genome as a JSON object; router, options and pinned layers only where they say something."""
         said: dict[str, Any] = {}
         if self.router != "blend":
             said["router"] = self.router if isinstance(self.router, str) else list(self.router)
         if self.options:
             said["options"] = {name: round(value, 6) for name, value in sorted(self.options.items())}
+        if self.pinned:
+            said["pinned"] = {str(layer): round(share, 6) for layer, share in sorted(self.pinned.items())}
         return {
             "version": VERSION,
             "layout": self.layout,
@@ -159,6 +163,7 @@ def genome_from_json(data: dict[str, Any] | str, layers: int) -> Genome:
         options=_options(data.get("options", {})),
         prescription=prescription,
         blocks=blocks,
+        pinned=_pinned(data.get("pinned", {}), layers),
     )
 
 
@@ -217,6 +222,21 @@ def _options(value: Any) -> dict[str, float]:
         if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
             raise LabError(f"option {name} is {number!r}; give a number")
     return {str(name): float(number) for name, number in value.items()}
+
+
+def _pinned(value: Any, layers: int) -> dict[int, float]:
+    """Layer -> share. JSON has the layers as texts."""
+    if not isinstance(value, dict):
+        raise LabError('pinned is not an object; write {"pinned": {"3": 0.25}}')
+    found = {}
+    for name, share in value.items():
+        layer = int(name) if isinstance(name, str) and name.isascii() and name.isdigit() and len(name) < 6 else None
+        if layer is None or layer >= layers:
+            raise LabError(f"pinned names layer {str(name)[:20]!r}; this model has 0 to {layers - 1}")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise LabError(f"layer {layer} is pinned at {str(share)[:20]}; give the mother's share, from 0 to 1")
+        found[layer] = round(float(share), 6)
+    return dict(sorted(found.items()))
 
 
 def _choice(data: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str:

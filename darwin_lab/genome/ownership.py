@@ -4,6 +4,8 @@ Takes a part of the anatomy and a layout; gives gene names. Knows roles and laye
 Source: methods section 1, "Which gene owns what".
 """
 
+from collections.abc import Collection
+
 from darwin_lab.checkpoint.anatomy import Anatomy, Part
 from darwin_lab.genome.layouts import SHARES, Layout
 
@@ -36,7 +38,8 @@ def owners(part: Part, layout: Layout, anatomy: Anatomy, reading: str) -> tuple[
     return whole + component + nearest
 
 
-def idle_shares(layout: Layout, anatomy: Anatomy, reading: str) -> frozenset[str]:
-    """The share genes that no mergeable tensor of this model listens to."""
-    heard = {name for part in anatomy.mergeable for name in owners(part, layout, anatomy, reading)}
+def idle_shares(layout: Layout, anatomy: Anatomy, reading: str, pinned: Collection[int] = ()) -> frozenset[str]:
+    """The share genes that no mergeable tensor of this model listens to; those of `pinned` layers listen to none."""
+    free = [part for part in anatomy.mergeable if part.layer not in pinned]
+    heard = {name for part in free for name in owners(part, layout, anatomy, reading)}
     return frozenset(gene.name for gene in layout.genes if gene.group in SHARES and gene.name not in heard)

@@ -60,6 +60,11 @@ def request_languages(bench: Workbench, pair: Pair, recipe: Recipe) -> str:
     pair.require_mergeable()
     if vocabulary(pair.father) != vocabulary(pair.mother):
         raise LabError("father and mother cut texts into different tokens; languages need parents of one tokenizer")
+    if bench.memory(pair).streamed:
+        raise LabError(
+            "languages are read by a model held whole, and these are streamed; free memory, or choose “Never stream” "
+            "in the scan settings of the MRI tab"
+        )
     probes = load_probes(LANGUAGE_PROBES)
 
     def work(tick: Tick) -> dict[str, Any]:

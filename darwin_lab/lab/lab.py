@@ -17,12 +17,18 @@ from typing import TYPE_CHECKING, Any
 from darwin_lab.errors import LabError
 from darwin_lab.evolution.settings import EvolutionSettings
 from darwin_lab.lab import exporting, inheriting, pairs, planning, publishing, recipes, runs, scanning, scoring
+from darwin_lab.lab.benchmarks import Benchmarks
+from darwin_lab.lab.care import Care
+from darwin_lab.lab.chat import Chat
 from darwin_lab.lab.home import lab_home, make_home
 from darwin_lab.lab.jobs import Jobs
+from darwin_lab.lab.memory import MemoryChoice
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.planning import Look
 from darwin_lab.lab.publishing import PushPlan, PushView
+from darwin_lab.lab.saved_scans import SavedScans
 from darwin_lab.lab.store import Store
+from darwin_lab.lab.trials import Trials
 from darwin_lab.lab.views import ExportView, JobView, RunView
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.progress import Tick, silent
@@ -48,6 +54,11 @@ class Lab:
         self.store = Store(lab_home() if home is None else make_home(Path(home).expanduser()))
         self.jobs = Jobs(self.store)
         self.bench = Workbench(self.store, self.jobs, device, cpus)
+        self.benchmarks = Benchmarks(self.bench)
+        self.care = Care(self.bench)
+        self.chat = Chat(self.bench)
+        self.trials = Trials(self.bench)
+        self.saved = SavedScans(self.bench)
 
     def close(self) -> None:
         """Cancel what runs, wait for it to let go, close the store. What was cancelled this way can be resumed."""
@@ -83,8 +94,15 @@ class Lab:
         return self.bench.remember(pairs.open_pair(father, mother, ancestor, items, probes, split_seed, vocabulary))
 
     def pair(self, key: str) -> Pair:
-        """The pair with this key: open already, or opened again from what the store remembers."""
+        """The pair with this key: open already, or opened again from what the store remembers.
+
+        LabError where more of it must be read than a moment allows; `request_pair` does that.
+        """
         return self.bench.pair(key)
+
+    def request_pair(self, key: str) -> str | None:
+        """Queue the reading of a pair that `pair` would refuse for its size; None where there is nothing to read."""
+        return planning.request_pair(self.bench, key)
 
     def look(
         self,
@@ -116,13 +134,30 @@ class Lab:
 
     # ------------------------------------------------------------------------------------------------ MRI
 
-    def request_scan(self, pair: Pair, *, again: bool = False) -> list[str]:
+    def request_scan(self, pair: Pair, *, again: bool = False, halves: bool = False) -> list[str]:
         """Queue what is missing of the MRI: father, mother, contrast, static profile. Ids of the jobs, in order.
 
         Nothing is done twice: parts that are in the store are left out (all of them when the list is empty), parts
-        under way return the same job. `again` deletes the stored parts first.
+        under way return the same job. `again` deletes the stored parts first. With `halves` attention and FFN of each
+        layer are left out by themselves too, which takes about three times as long.
         """
-        return scanning.request(self.bench, pair, again=again)
+        return scanning.request(self.bench, pair, again=again, halves=halves)
+
+    def memory(self, pair: Pair) -> MemoryChoice:
+        """How models of this pair are held: whole, or streamed a layer at a time where they do not fit."""
+        return self.bench.memory(pair)
+
+    def set_memory(self, pair: Pair, way: str) -> MemoryChoice:
+        """Stream models of these parents "always", "never" or by free memory ("auto"), from now on."""
+        return self.bench.set_memory(pair, way)
+
+    def with_probes(self, pair: Pair, source: str | Path | None) -> Pair:
+        """The pair with other probes: those of a JSONL file (a `Path`), or pasted text (JSONL or `LABEL: text` lines).
+
+        None brings back the probes it has by itself. Another probe set makes another pair: scans, runs and scores are
+        kept with the probes they were made with. Reads no weights.
+        """
+        return planning.with_probes(self.bench, pair, source)
 
     def scan(self, pair: Pair, who: str) -> Scan | None:
         """The newest scan of "father", "mother" or a child (its recipe hash); partial while it is being made.

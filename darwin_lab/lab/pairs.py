@@ -6,7 +6,7 @@ Takes what a person types, gives a `Pair`. Reads configs, headers and text files
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from darwin_lab.checkpoint.anatomy import Anatomy, read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.checkpoint.compare import Check, compare
-from darwin_lab.checkpoint.opening import FAMILY_FOLDER, open_checkpoint
+from darwin_lab.checkpoint.opening import FAMILY_FOLDER, open_checkpoint, unread_bytes
 from darwin_lab.errors import LabError
 from darwin_lab.mri.probes import FAMILY_PROBES, GENERIC_PROBES, ProbeSet, load_probes
 from darwin_lab.scoring.items import Item, items_hash, load_items, split_items
@@ -33,6 +33,7 @@ class Pair:
     items_by_split  "selection", "validation", "report" -> items, or None without items
     refs            how to open this pair again (JSON)
     vocabulary      "same", or "by-token": the mother's token rows are found by token
+    items_hash      names the items, None without
     """
 
     key: str
@@ -45,6 +46,17 @@ class Pair:
     probes: ProbeSet
     refs: dict[str, Any] = field(default_factory=dict)
     vocabulary: str = "same"
+    items_hash: str | None = None
+
+    @property
+    def members(self) -> tuple[Checkpoint, ...]:
+        """Father, mother and, where there is one, ancestor."""
+        return (self.father, self.mother, *([self.ancestor] if self.ancestor else []))
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights of all of them on disk."""
+        return sum(member.total_bytes for member in self.members)
 
     @property
     def compatible(self) -> bool:
@@ -89,11 +101,11 @@ def open_pair(
 ) -> Pair:
     """Open a pair; see `Lab.open_pair`. LabError for whatever cannot be opened or read."""
     members = [open_checkpoint(ref) for ref in (father, mother, *([ancestor] if ancestor else []))]
-    is_family = all(str(ref).startswith(_FAMILY) for ref in (father, mother))
-    item_files = [Path(path) for path in items] or (sorted(FAMILY_ITEMS.glob("*.jsonl")) if is_family else [])
-    probe_file = Path(probes) if probes else (FAMILY_PROBES if is_family else GENERIC_PROBES)
+    item_files = [Path(path) for path in items]
+    if not item_files and _is_family(father, mother):
+        item_files = sorted(FAMILY_ITEMS.glob("*.jsonl"))
     loaded = load_items(item_files) if item_files else None
-    probe_set = load_probes(probe_file)
+    probe_set = load_probes(probes) if probes else _own_probes(father, mother)
     refs = {
         "father": lasting_ref(father),
         "mother": lasting_ref(mother),
@@ -103,11 +115,9 @@ def open_pair(
         "split_seed": split_seed,
         "vocabulary": vocabulary,
     }
-    content = [member.fingerprint for member in members]
-    measured = [items_hash(loaded) if loaded else None, split_seed, probe_set.hash]
-    measured += [vocabulary] if vocabulary != "same" else []
+    named = items_hash(loaded) if loaded else None
     return Pair(
-        key=hashlib.sha256(json.dumps([content, measured]).encode()).hexdigest()[:12],
+        key=_key(members, named, split_seed, probe_set, vocabulary),
         father=members[0],
         mother=members[1],
         ancestor=members[2] if ancestor else None,
@@ -117,7 +127,40 @@ def open_pair(
         probes=probe_set,
         refs=refs,
         vocabulary=vocabulary,
+        items_hash=named,
     )
+
+
+def with_probes(pair: Pair, probes: ProbeSet | None, path: Path | None = None) -> Pair:
+    """The same parents and items measured with other probes, those of the file `path`; with None their own."""
+    father, mother = pair.refs["father"], pair.refs["mother"]
+    chosen = _own_probes(father, mother) if probes is None else probes
+    return replace(
+        pair,
+        key=_key(pair.members, pair.items_hash, pair.refs["split_seed"], chosen, pair.vocabulary),
+        probes=chosen,
+        refs={**pair.refs, "probes": str(path) if path else None},
+    )
+
+
+def _is_family(*refs: str | Path) -> bool:
+    return all(str(ref).startswith(_FAMILY) for ref in refs)
+
+
+def _own_probes(father: str | Path, mother: str | Path) -> ProbeSet:
+    """The probes of a pair that brought none: the family's, or the built-in ones."""
+    return load_probes(FAMILY_PROBES if _is_family(father, mother) else GENERIC_PROBES)
+
+
+def _key(members: Sequence[Checkpoint], items: str | None, split_seed: int, probes: ProbeSet, vocabulary: str) -> str:
+    content = [member.fingerprint for member in members]
+    measured = [items, split_seed, probes.hash, *([vocabulary] if vocabulary != "same" else [])]
+    return hashlib.sha256(json.dumps([content, measured]).encode()).hexdigest()[:12]
+
+
+def bytes_to_read(refs: Mapping[str, Any]) -> float:
+    """What `reopen` would read of weights that nobody read before; infinity where some would be downloaded first."""
+    return sum(unread_bytes(refs[who]) for who in ("father", "mother", "ancestor") if refs[who])
 
 
 def reopen(refs: Mapping[str, Any]) -> Pair:

@@ -1,10 +1,11 @@
 """Looking before opening: what a pair is and what it would cost, and the opening of parents too large to read at once.
 
 A look reads headers and takes a moment for parents of any size. Opening reads every weight once, because a pair is
-known by its content: small parents are opened where they are asked for, large ones by a job. Knows no widget.
+known by its content: small parents are opened where they are asked for, large ones by a job. What was read is
+remembered, so that a file that has not changed is read once. Knows no widget.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.checkpoint.looking import look_at
 from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.engine.plan import Plan, plan_pair
-from darwin_lab.lab.pairs import open_pair
-from darwin_lab.lab.workbench import Workbench
+from darwin_lab.errors import LabError
+from darwin_lab.lab import pairs
+from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.workbench import AT_ONCE_BYTES, Workbench
+from darwin_lab.mri.probes import load_probes, pasted_probes
 from darwin_lab.progress import Tick, part
-
-AT_ONCE_BYTES = 2 * 10**9
-"""Parents up to this size together are opened, and their scan started, without being asked again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +69,49 @@ def request_open(
 ) -> str:
     """Queue the opening of a large pair; see `Lab.request_open`."""
 
+    def opened() -> Pair:
+        return pairs.open_pair(father, mother, ancestor, items, vocabulary=vocabulary)
+
+    key = f"open:{father}:{mother}:{ancestor}:{vocabulary}"
+    return _read_first(bench, [father, mother, *([ancestor] if ancestor else [])], opened, key)
+
+
+def request_pair(bench: Workbench, key: str) -> str | None:
+    """Queue the opening of a remembered pair that must be read first; see `Lab.request_pair`."""
+    refs = bench.refs_to_read(key)
+    if refs is None:
+        return None
+    members = [refs[who] for who in ("father", "mother", "ancestor") if refs[who]]
+    return _read_first(bench, members, lambda: pairs.reopen(refs), f"open:{key}")
+
+
+def _read_first(bench: Workbench, refs: Sequence[str | Path], opened: Callable[[], Pair], key: str) -> str:
+    """Queue the reading of every weight of `refs`, then the opening of their pair; the job's result is its key."""
+
     def work(tick: Tick) -> dict[str, str]:
-        members = [open_checkpoint(ref) for ref in (father, mother, ancestor) if ref]
+        members = [open_checkpoint(ref) for ref in refs]
         done, total = 0, sum(member.total_bytes for member in members)
         for member in members:
             share = part(tick, done / total, (done + member.total_bytes) / total)
             member.read_through(share)
             done += member.total_bytes
-        pair = bench.remember(open_pair(father, mother, ancestor, items, vocabulary=vocabulary))
-        return {"pair": pair.key}
+        return {"pair": bench.remember(opened()).key}
 
-    names = " × ".join(Path(ref).name for ref in (father, mother))
-    key = f"open:{father}:{mother}:{ancestor}:{vocabulary}"
+    names = " × ".join(Path(ref).name for ref in refs[:2])
     return bench.jobs.submit("open", f"Reading {names}", work, key=key, interactive=True)
+
+
+def with_probes(bench: Workbench, pair: Pair, source: str | Path | None) -> Pair:
+    """The pair measured with other probes; see `Lab.with_probes`."""
+    if source is None:
+        return bench.remember(pairs.with_probes(pair, None))
+    probes = load_probes(source) if isinstance(source, Path) else pasted_probes(source)
+    path = bench.store.folder("probes", probes.hash).with_suffix(".jsonl")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{bench.store.owner.id}.partial")
+        partial.write_text(probes.to_jsonl(), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise LabError(f"cannot keep the probes in {path.parent} ({error.strerror}); free some space") from error
+    return bench.remember(pairs.with_probes(pair, probes, path))

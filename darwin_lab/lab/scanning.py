@@ -4,23 +4,31 @@ Every part is a folder named by what it depends on (weights, probes, settings), 
 sees it grow and a restart goes on where it stopped. A part that is deleted is made again and comes out the same.
 """
 
-import hashlib
 import json
 import shutil
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darwin_lab.checkpoint.alignment import align
 from darwin_lab.errors import LabError
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.scan_places import (
+    contrast_folder,
+    fingerprint_of,
+    folders,
+    loaded,
+    parent,
+    scan_folder,
+    static_file,
+)
+from darwin_lab.lab.streaming import streamed_scan
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.prescription import Prescription
-from darwin_lab.merging.recipe import Recipe, uniform_recipe
+from darwin_lab.merging.recipe import Recipe
 from darwin_lab.progress import Tick, part
 
 if TYPE_CHECKING:
@@ -32,7 +40,8 @@ if TYPE_CHECKING:
 
 MODES = ("contrastive", "card_v6")
 _BESIDE = ", mother"
-_REPLACED_WITHIN = 0.02
+_OWN_PLACE, _BETWEEN = "sweep", "lane 0"
+"""Where a streamed scan holds its model: a place of its own, because interactive jobs run between its layers."""
 PARTS = ("father", "mother", "static", "contrast")
 _WORDS = {
     "father": "Scan of the father",
@@ -49,21 +58,21 @@ def newest(bench: Workbench, pair: Pair, who: str) -> "Scan | None":
     """The stored scan of "father", "mother", "ancestor" or a known recipe hash, whole or partial."""
     from darwin_lab.mri.scan import Scan
 
-    fingerprint = _fingerprint(bench, pair, who)
-    return None if fingerprint is None else _loaded(bench, _scan_folder(bench, pair, fingerprint), "scan", Scan.load)
+    fingerprint = fingerprint_of(bench, pair, who)
+    return None if fingerprint is None else loaded(bench, scan_folder(bench, pair, fingerprint), "scan", Scan.load)
 
 
-def complete(bench: Workbench, pair: Pair, who: str) -> bool:
-    """Whether that scan holds every probe."""
+def complete(bench: Workbench, pair: Pair, who: str, *, halves: bool = False) -> bool:
+    """Whether that scan holds every probe (and, asked for, the attention and FFN halves)."""
     scan = newest(bench, pair, who)
-    return scan is not None and set(scan.probes) >= set(pair.probes.names)
+    return scan is not None and not _lacking(scan, pair, halves=halves)
 
 
 def contrast(bench: Workbench, pair: Pair) -> "Contrast | None":
     """The stored contrast, whole or partial."""
     from darwin_lab.mri.contrast import Contrast
 
-    found: Contrast | None = _loaded(bench, _contrast_folder(bench, pair), "contrast", Contrast.load)
+    found: Contrast | None = loaded(bench, contrast_folder(bench, pair), "contrast", Contrast.load)
     return found
 
 
@@ -71,7 +80,7 @@ def static(bench: Workbench, pair: Pair) -> "StaticProfile | None":
     """The stored static profile."""
     from darwin_lab.mri.static import StaticProfile
 
-    path = _static_file(bench, pair)
+    path = static_file(bench, pair)
     if not path.exists():
         return None
     stamp = path.stat().st_mtime_ns
@@ -105,11 +114,15 @@ def prescription(bench: Workbench, pair: Pair, mode: str = MODES[0]) -> Prescrip
 
 def health(bench: Workbench, pair: Pair, recipe_hash: str, thresholds: Mapping[str, float]) -> "Health | None":
     """The child beside its parents; None until all three scans are whole."""
+    fingerprint = fingerprint_of(bench, pair, recipe_hash)
+    return None if fingerprint is None else health_of(bench, pair, fingerprint, thresholds)
+
+
+def health_of(bench: Workbench, pair: Pair, fingerprint: str, thresholds: Mapping[str, float]) -> "Health | None":
+    """The model with this fingerprint beside the parents; None until all three scans are whole."""
     from darwin_lab.mri.health import Thresholds, check_health
 
-    if not all(complete(bench, pair, who) for who in ("father", "mother", recipe_hash)):
-        return None
-    child, father, mother = (newest(bench, pair, who) for who in (recipe_hash, "father", "mother"))
+    child, father, mother = (whole(bench, pair, one) for one in (fingerprint, *parents_prints(bench, pair)))
     if child is None or father is None or mother is None:
         return None
     try:
@@ -117,24 +130,46 @@ def health(bench: Workbench, pair: Pair, recipe_hash: str, thresholds: Mapping[s
     except TypeError as error:
         raise LabError(f"unknown health threshold ({error}); see the thresholds in the health tab") from error
     advice = prescription(bench, pair)
-    return check_health(child, father, mother, advice.golden if advice else (), limits)
+    sources = (child, father, mother, limits, advice.golden if advice else ())
+    known, found = bench.loaded.get(("health", pair.key, fingerprint), (None, None))
+    if known is None or any(one is not other and one != other for one, other in zip(known, sources, strict=True)):
+        found = check_health(child, father, mother, sources[-1], limits)
+        bench.loaded["health", pair.key, fingerprint] = (sources, found)
+    return found  # type: ignore[no-any-return]
+
+
+def whole(bench: Workbench, pair: Pair, fingerprint: str | None) -> "Scan | None":
+    """The stored scan of the model with this fingerprint, once it holds every probe."""
+    from darwin_lab.mri.scan import Scan
+
+    if fingerprint is None:
+        return None
+    scan: Scan | None = loaded(bench, scan_folder(bench, pair, fingerprint), "scan", Scan.load)
+    return scan if scan is not None and not _lacking(scan, pair, halves=False) else None
+
+
+def parents_prints(bench: Workbench, pair: Pair) -> list[str | None]:
+    """The fingerprints of father and mother as they are read."""
+    return [fingerprint_of(bench, pair, who) for who in ("father", "mother")]
 
 
 # ---------------------------------------------------------------------------------------------------- what is made
 
 
-def request(bench: Workbench, pair: Pair, *, again: bool = False) -> list[str]:
+def request(bench: Workbench, pair: Pair, *, again: bool = False, halves: bool = False) -> list[str]:
     """Queue the missing parts; see `Lab.request_scan`."""
     if again:
-        for folder in _folders(bench, pair):
+        for folder in folders(bench, pair):
             shutil.rmtree(folder, ignore_errors=True)
-        _static_file(bench, pair).unlink(missing_ok=True)
+        static_file(bench, pair).unlink(missing_ok=True)
     wanted = PARTS if pair.compatible else PARTS[:2]
     jobs = []
     for name in wanted:
-        if not _is_there(bench, pair, name):
-            work = _job(bench, pair, name)
-            jobs.append(bench.jobs.submit("scan", _WORDS[name], work, key=f"scan:{pair.key}:{name}"))
+        with_halves = halves and name in PARTS[:2]
+        if not _is_there(bench, pair, name, halves=with_halves):
+            words = f"{_WORDS[name]}, halves too" if with_halves else _WORDS[name]
+            key = f"scan:{pair.key}:{name}{':halves' if with_halves else ''}"
+            jobs.append(bench.jobs.submit("scan", words, _job(bench, pair, name, halves=with_halves), key=key))
     return jobs
 
 
@@ -142,13 +177,18 @@ def request_child(bench: Workbench, pair: Pair, recipe: Recipe) -> str:
     """Queue the scan of a child and of whatever its health is read beside; see `Lab.request_health`."""
 
     def work(tick: Tick) -> dict[str, str]:
-        _scan(bench, pair, bench.child(pair, recipe), part(tick, 0.0, 0.4), f"child {recipe.hash}")
-        for place, who in enumerate(("father", "mother")):
-            make(bench, pair, who, part(tick, 0.4 + 0.3 * place, 0.7 + 0.3 * place))
+        beside_parents(bench, pair, bench.child(pair, recipe), tick, f"child {recipe.hash}")
         return {"recipe_hash": recipe.hash}
 
     key = f"health:{pair.key}:{recipe.hash}"
     return bench.jobs.submit("health", f"Health of child {recipe.hash}", work, key=key, interactive=True)
+
+
+def beside_parents(bench: Workbench, pair: Pair, source: "Source", tick: Tick, words: str) -> None:
+    """Scan a child and both parents, whatever is missing; for an interactive job that already runs on the worker."""
+    _scan(bench, pair, source, part(tick, 0.0, 0.4), words, _BETWEEN)
+    for place, who in enumerate(("father", "mother")):
+        make(bench, pair, who, part(tick, 0.4 + 0.3 * place, 0.7 + 0.3 * place), _BETWEEN)
 
 
 def ensure(bench: Workbench, pair: Pair, tick: Tick) -> None:
@@ -159,33 +199,45 @@ def ensure(bench: Workbench, pair: Pair, tick: Tick) -> None:
         start += _SHARES[name]
 
 
-def make(bench: Workbench, pair: Pair, name: str, tick: Tick) -> None:
-    """Make one part of the MRI unless it is there."""
-    if _is_there(bench, pair, name):
+def make(bench: Workbench, pair: Pair, name: str, tick: Tick, place: str = _OWN_PLACE, *, halves: bool = False) -> None:
+    """Make one part of the MRI unless it is there; `place` holds what is streamed."""
+    if _is_there(bench, pair, name, halves=halves):
         return
     if name == "static":
         _profile(bench, pair, tick)
     elif name == "contrast":
         _contrast(bench, pair, tick)
     else:
-        _scan(bench, pair, _parent(pair, name), tick, name)
+        _scan(bench, pair, parent(pair, name), tick, name, place, halves=halves)
 
 
-def _job(bench: Workbench, pair: Pair, name: str) -> Callable[[Tick], None]:
-    return lambda tick: make(bench, pair, name, tick)
+def _job(bench: Workbench, pair: Pair, name: str, *, halves: bool) -> Callable[[Tick], None]:
+    return lambda tick: make(bench, pair, name, tick, halves=halves)
 
 
-def _scan(bench: Workbench, pair: Pair, source: "Source", tick: Tick, words: str) -> None:
+def _scan(
+    bench: Workbench, pair: Pair, source: "Source", tick: Tick, words: str, place: str, *, halves: bool = False
+) -> None:
     from darwin_lab.mri.scan import Scan, merged, scan_probe
 
-    folder = _scan_folder(bench, pair, source.fingerprint)
+    folder = scan_folder(bench, pair, source.fingerprint)
+    known = loaded(bench, folder, "scan", Scan.load)
+    todo = list(pair.probes.names) if known is None else _lacking(known, pair, halves=halves)
+    if not todo:
+        return
+    keep = _keeping(known, todo, merged, folder)
 
-    def measure(name: str, place: str, share: Tick) -> Scan:
-        resident = bench.resident(pair, source, place)
-        texts = pair.probes.texts[name]
-        return scan_probe(resident, source, name, texts, probes_hash=pair.probes.hash, tick=share)
+    def measure(name: str, lane: str, share: Tick) -> None:
+        resident = bench.resident(pair, source, lane)
+        texts, basis = pair.probes.texts[name], pair.probes.hash
+        keep(scan_probe(resident, source, name, texts, probes_hash=basis, tick=share, halves=halves))
 
-    _by_probe(bench, pair, _loaded(bench, folder, "scan", Scan.load), merged, folder, measure, tick, words)
+    if bench.memory(pair).streamed:
+        if place == _OWN_PLACE:
+            bench.release_all()
+        streamed_scan(bench, pair, source, todo, place, tick, keep, halves=halves)
+    else:
+        _by_probe(bench, pair, todo, measure, tick, words)
 
 
 def _contrast(bench: Workbench, pair: Pair, tick: Tick) -> None:
@@ -193,44 +245,61 @@ def _contrast(bench: Workbench, pair: Pair, tick: Tick) -> None:
     from darwin_lab.mri.contrast import contrast as swap
 
     pair.require_mergeable()
-    folder = _contrast_folder(bench, pair)
-    names = (pair.father.name, pair.mother.name)
+    folder = contrast_folder(bench, pair)
+    known = loaded(bench, folder, "contrast", Contrast.load)
+    todo = [name for name in pair.probes.names if known is None or name not in known.probes]
+    keep = _keeping(known, todo, merged_contrast, folder)
 
-    def measure(name: str, place: str, share: Tick) -> Contrast:
-        father = bench.resident(pair, pair.father, place)
-        mother = bench.resident(pair, _parent(pair, "mother"), place + _BESIDE)
-        piece = swap(father, mother, pair.probes.only(name), share, names=names)
-        return replace(piece, probes_hash=pair.probes.hash)
+    def measure(names: list[str], lane: str, share: Tick) -> None:
+        father = bench.resident(pair, pair.father, lane, models=2)
+        mother = bench.resident(pair, parent(pair, "mother"), lane + _BESIDE, models=2)
+        people = (pair.father.name, pair.mother.name)
+        swap(
+            father, mother, pair.probes.only(*names), share,
+            lambda found: keep(replace(found, probes_hash=pair.probes.hash)), names=people,
+        )  # fmt: skip
 
-    known = _loaded(bench, folder, "contrast", Contrast.load)
     try:
-        _by_probe(bench, pair, known, merged_contrast, folder, measure, tick, "layer swaps", _BESIDE)
+        if bench.memory(pair, 2).streamed:
+            bench.release_all()
+            measure(todo, _OWN_PLACE, bench.letting_in(tick))
+        else:
+            _by_probe(bench, pair, todo, lambda name, *rest: measure([name], *rest), tick, "layer swaps", _BESIDE)
     finally:
         bench.release_all(ending=_BESIDE)
+        bench.release_all(ending=_OWN_PLACE)
+
+
+def _keeping(known: Any, todo: Sequence[str], merge: Callable[[list[Any]], Any], folder: Path) -> Callable[[Any], None]:
+    """What keeps a piece, of one probe or several, in the folder beside what is known, in the order of `todo`."""
+    lock = threading.Lock()
+    pieces: dict[str, Any] = {}
+
+    def keep(piece: Any) -> None:
+        with lock:
+            pieces[piece.probes[0]] = piece
+            inside = [
+                pieces[name] for name in sorted(pieces, key=lambda name: todo.index(name) if name in todo else -1)
+            ]
+            merge([*([known] if known is not None else []), *inside]).save(folder)
+
+    return keep
 
 
 def _by_probe(
     bench: Workbench,
     pair: Pair,
-    known: Any,
-    merge: Callable[[list[Any]], Any],
-    folder: Path,
-    measure: Callable[[str, str, Tick], Any],
+    todo: Sequence[str],
+    measure: Callable[[str, str, Tick], None],
     tick: Tick,
     words: str,
     *beside: str,
 ) -> None:
-    """Measure the probes that are missing, as many at once as there are lanes, keeping each as soon as it is done."""
-    todo = [name for name in pair.probes.names if known is None or name not in known.probes]
-    keeping = threading.Lock()
-    fresh: dict[str, Any] = {}
+    """Measure the probes that are missing, as many at once as there are lanes; each is kept as soon as it is done."""
 
     def work(name: str, place: str, share: Tick) -> None:
         share(0.0, f"{words}: {name}")
-        piece = measure(name, place, share)
-        with keeping:
-            fresh[name] = piece
-            merge([*([known] if known is not None else []), *(fresh[n] for n in todo if n in fresh)]).save(folder)
+        measure(name, place, share)
 
     lanes = bench.lanes(pair)
     for start in range(0, len(todo), lanes):
@@ -245,7 +314,7 @@ def _profile(bench: Workbench, pair: Pair, tick: Tick) -> None:
     from darwin_lab.mri.static import static_profile
 
     pair.require_mergeable()
-    path = _static_file(bench, pair)
+    path = static_file(bench, pair)
     mother = align(pair.father, pair.mother, vocabulary=pair.vocabulary)
     profile = static_profile(pair.father, mother, pair.anatomy, tick)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,89 +323,23 @@ def _profile(bench: Workbench, pair: Pair, tick: Tick) -> None:
     partial.replace(path)
 
 
-# ---------------------------------------------------------------------------------------------------- where it lies
-
-
-def _is_there(bench: Workbench, pair: Pair, name: str) -> bool:
+def _is_there(bench: Workbench, pair: Pair, name: str, *, halves: bool = False) -> bool:
     if name == "static":
-        return _static_file(bench, pair).exists()
+        return static_file(bench, pair).exists()
     if name == "contrast":
         found = contrast(bench, pair)
         return found is not None and set(found.probes) >= set(pair.probes.names)
-    return complete(bench, pair, name)
+    return complete(bench, pair, name, halves=halves)
 
 
-def _parent(pair: Pair, who: str) -> "Source":
-    """The parent as it is read: with the father's tokens where the pair is matched by token."""
-    if who == "mother" and pair.vocabulary != "same" and pair.compatible:
-        return _with_his_tokens(pair)
-    parent = {"father": pair.father, "mother": pair.mother, "ancestor": pair.ancestor}[who]
-    if parent is None:
-        raise LabError("this pair has no ancestor to scan")
-    return parent
+def _lacking(scan: "Scan", pair: Pair, *, halves: bool) -> list[str]:
+    """Probes that a scan does not hold yet (or not with halves), in the pair's order."""
+    return [
+        name
+        for name in pair.probes.names
+        if name not in scan.probes or (halves and not all(name in by["loss"] for by in _halves(scan)))
+    ]
 
 
-@lru_cache(maxsize=8)
-def _with_his_tokens(pair: Pair) -> "Source":
-    """The mother under the father's tokenizer: the child that is all hers but for tokens she does not have."""
-    from darwin_lab.engine.child import Child
-
-    all_hers = uniform_recipe(pair.anatomy, 1.0, vocabulary=pair.vocabulary)
-    return Child(pair.father, pair.mother, all_hers, pair.ancestor, name=pair.mother.name)
-
-
-def _fingerprint(bench: Workbench, pair: Pair, who: str) -> str | None:
-    if who in ("father", "mother"):
-        return _parent(pair, who).fingerprint
-    if who == "ancestor":
-        return pair.ancestor.fingerprint if pair.ancestor else None
-    row = bench.store.recipe_row(pair.key, who)
-    return row["fingerprint"] if row else None
-
-
-def _basis(pair: Pair, settings: Mapping[str, Any]) -> tuple[str, str]:
-    """What a measurement depends on beside the weights: the probes and the settings."""
-    return pair.probes.hash, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _scan_folder(bench: Workbench, pair: Pair, fingerprint: str) -> Path:
-    from darwin_lab.mri.scan import scan_settings
-
-    return bench.store.folder("scans", fingerprint, *_basis(pair, scan_settings()))
-
-
-def _contrast_folder(bench: Workbench, pair: Pair) -> Path:
-    from darwin_lab.mri.contrast import contrast_settings
-
-    parents = pair.father.fingerprint, _parent(pair, "mother").fingerprint
-    return bench.store.folder("contrasts", *parents, *_basis(pair, contrast_settings()))
-
-
-def _static_file(bench: Workbench, pair: Pair) -> Path:
-    return bench.store.folder("profiles", pair.father.fingerprint, pair.mother.fingerprint).with_suffix(".json")
-
-
-def _folders(bench: Workbench, pair: Pair) -> list[Path]:
-    parents = [_scan_folder(bench, pair, _parent(pair, who).fingerprint) for who in ("father", "mother")]
-    return [*parents, _contrast_folder(bench, pair)]
-
-
-def _loaded(bench: Workbench, folder: Path, name: str, load: Callable[[Path], Any]) -> Any:
-    """What lies in the folder, read again only when it changed; None when there is nothing readable.
-
-    A folder that is just being replaced is looked at once more: what was there a moment ago does not vanish.
-    """
-    known, value = bench.loaded.get(folder, (None, None))
-    for wait in (0.0, _REPLACED_WITHIN):
-        time.sleep(wait)
-        try:
-            stamp = (folder / f"{name}.json").stat().st_mtime_ns
-            if stamp != known:
-                value = load(folder)
-                bench.loaded[folder] = (stamp, value)
-            return value
-        except (OSError, LabError):
-            if known is None:
-                return None
-    bench.loaded.pop(folder, None)
-    return None
+def _halves(scan: "Scan") -> list[Mapping[str, Mapping[str, Any]]]:
+    return [scan.halves.get(half, {"loss": {}}) for half in ("attn", "ffn")]

@@ -46,6 +46,13 @@ CREATE TABLE IF NOT EXISTS exports (
     id TEXT PRIMARY KEY, pair_key TEXT NOT NULL, recipe_hash TEXT NOT NULL, genome_hash TEXT NOT NULL,
     folder TEXT NOT NULL, archive TEXT, bytes INTEGER NOT NULL, created REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS notes (
+    kind TEXT NOT NULL, scope TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, created REAL NOT NULL,
+    PRIMARY KEY (kind, scope, name)
+);
+CREATE TABLE IF NOT EXISTS digests (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest BLOB NOT NULL
+);
 CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state);
 CREATE INDEX IF NOT EXISTS runs_created ON runs (created);
 """

@@ -48,7 +48,7 @@ def stored(bench: Workbench, pair: Pair, who: str, split: str) -> Score | None:
         return None
     key = ("score", pair.key, recipe_hash, split)
     if key not in bench.loaded:
-        rows = bench.store.score_rows(pair.key, recipe_hash, _items_key(_ids(pair, split)))
+        rows = bench.store.score_rows(pair.key, recipe_hash, items_key(_ids(pair, split)))
         if rows is None:
             return None
         bench.loaded[key] = from_rows(rows)
@@ -82,7 +82,7 @@ def score_recipes(
     threads is made again: within a run all scores come from one setting.
     """
     wanted = tuple(ids) if ids is not None else _ids(pair, split)
-    key, threads = _items_key(wanted), bench.threads(pair)
+    key, threads = items_key(wanted), bench.threads(pair)
     scores: dict[str, Score] = {}
     for recipe in made:
         rows = bench.store.score_rows(pair.key, recipe.hash, key, threads)
@@ -143,5 +143,6 @@ def _ids(pair: Pair, split: str) -> tuple[str, ...]:
     return tuple(item.id for item in pair.items(split))
 
 
-def _items_key(ids: Sequence[str]) -> str:
+def items_key(ids: Sequence[str]) -> str:
+    """What rows of these items, of one pair, are stored under."""
     return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()[:12]

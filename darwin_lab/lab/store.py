@@ -130,6 +130,21 @@ class Store:
         """What a recipe of this pair was made from, or None if it was never seen."""
         return self._row("SELECT * FROM recipes WHERE pair_key = ? AND recipe_hash = ?", [pair_key, recipe_hash])
 
+    # ------------------------------------------------------------------------------------------------ files
+
+    def put_digests(self, digests: Mapping[tuple[str, int, int], bytes]) -> None:
+        """Keep the digests of files, by (path, bytes, time of change in ns); of each path the newest."""
+        with self._lock, self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO digests (path, size, mtime_ns, digest) VALUES (?, ?, ?, ?)",
+                [(*key, digest) for key, digest in digests.items()],
+            )
+
+    def digests(self) -> dict[tuple[str, int, int], bytes]:
+        """The digests kept."""
+        rows = self._rows("SELECT path, size, mtime_ns, digest FROM digests")
+        return {(row["path"], row["size"], row["mtime_ns"]): row["digest"] for row in rows}
+
     # ------------------------------------------------------------------------------------------------ runs
 
     def create_run(self, pair_key: str, settings: Mapping[str, Any], title: str) -> str:
@@ -207,6 +222,11 @@ class Store:
         )
         return None if row is None else json.loads(zlib.decompress(row["rows"]))
 
+    def score_stamps(self, pair_key: str) -> dict[tuple[str, str], float]:
+        """When each set of rows of a pair was last written, by (recipe hash, items key)."""
+        rows = self._rows("SELECT recipe_hash, items_key, created FROM scores WHERE pair_key = ?", [pair_key])
+        return {(row["recipe_hash"], row["items_key"]): row["created"] for row in rows}
+
     def put_report(self, pair_key: str, recipe_hash: str, report: Mapping[str, Any]) -> None:
         """Keep a report and count it as one more look at this pair's report items."""
         with self._lock, self._db:
@@ -228,6 +248,32 @@ class Store:
         """How often a child of this pair was scored on report items."""
         row = self._row("SELECT COALESCE(SUM(looks), 0) AS looks FROM reports WHERE pair_key = ?", [pair_key])
         return int(row["looks"]) if row else 0
+
+    # ------------------------------------------------------------------------------------------------ notes
+
+    def put_note(self, kind: str, scope: str, name: str, value: Any) -> None:
+        """Keep a small JSON value under (kind, scope, name), in the place of an earlier one."""
+        row = {"kind": kind, "scope": scope, "name": name, "value": json.dumps(value), "created": time.time()}
+        self._insert("notes", row, replace=True)
+
+    def notes(self, kind: str, scope: str) -> dict[str, Any]:
+        """The values of one kind and scope by name, oldest first."""
+        rows = self._rows(
+            "SELECT name, value FROM notes WHERE kind = ? AND scope = ? ORDER BY created, rowid", [kind, scope]
+        )
+        return {row["name"]: json.loads(row["value"]) for row in rows}
+
+    def forget_note(self, kind: str, scope: str, name: str) -> None:
+        """Forget one value; it need not be there."""
+        self._write("DELETE FROM notes WHERE kind = ? AND scope = ? AND name = ?", [kind, scope, name])
+
+    def count_note(self, kind: str, scope: str, name: str) -> None:
+        """Add one to the whole number under (kind, scope, name), which begins at 0."""
+        self._write(
+            "INSERT INTO notes (kind, scope, name, value, created) VALUES (?, ?, ?, '1', ?) "
+            "ON CONFLICT (kind, scope, name) DO UPDATE SET value = CAST(value AS INTEGER) + 1",
+            [kind, scope, name, time.time()],
+        )
 
     # ------------------------------------------------------------------------------------------------ jobs
 
@@ -286,6 +332,10 @@ class Store:
             "SELECT * FROM exports WHERE pair_key = ? AND recipe_hash = ? ORDER BY created DESC, rowid DESC",
             [pair_key, recipe_hash],
         )
+
+    def exports_of_pair(self, pair_key: str) -> list[dict[str, Any]]:
+        """Exports of any child of one pair, newest first."""
+        return self._rows("SELECT * FROM exports WHERE pair_key = ? ORDER BY created DESC, rowid DESC", [pair_key])
 
     def folder(self, kind: str, *names: str) -> Path:
         """The folder for arrays of one kind ("scans", "contrasts", ...), named by hashes; it may not exist yet."""

@@ -1,9 +1,10 @@
 """What every piece of lab work shares: the store, the queue, the open pairs, and the models held in memory.
 
-A model in memory becomes whatever is scanned or scored. A large model is held once and uses all CPUs; a small one
-computes fastest with one thread, so it is held once a CPU (a *lane*) and the lanes work side by side: what comes out
-does not depend on the number of CPUs then. A second model a lane is held only while two parents are contrasted.
-Models are touched by the worker and its lanes alone. Knows nothing of scans, scores or runs.
+A model in memory becomes whatever is scanned or scored. A large model is held once and uses all CPUs, and one that
+does not fit is streamed, a layer at a time; a small one computes fastest with one thread, so it is held once a CPU (a
+*lane*) and the lanes work side by side: what comes out does not depend on the number of CPUs then. A second model a
+lane is held only while two parents are contrasted. Models are touched by the worker and its lanes alone. Knows nothing
+of scans, scores or runs.
 """
 
 import os
@@ -12,11 +13,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from darwin_lab.checkpoint.checkpoint import learn_digests
 from darwin_lab.errors import Cancelled, LabError
 from darwin_lab.lab.jobs import Jobs
-from darwin_lab.lab.pairs import Pair, reopen
+from darwin_lab.lab.memory import AUTO, WAYS, MemoryChoice, choose
+from darwin_lab.lab.pairs import Pair, bytes_to_read, reopen
 from darwin_lab.lab.store import Store
 from darwin_lab.merging.recipe import Recipe
 from darwin_lab.progress import Tick
@@ -30,8 +34,19 @@ if TYPE_CHECKING:
 SMALL_BYTES = 64 << 20
 """Checkpoints up to this size are worked on in lanes: their matrices are too small for a second thread to help."""
 MOST_LANES = 4
+AT_ONCE_BYTES = 2 * 10**9
+"""Parents of which at most so much is to be read are opened where they are asked for, others by a job."""
 _RECIPES_KEPT = 256
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A model at its place: the father's fingerprint, and the bytes its weights take all the time."""
+
+    kind: str
+    resident: "Resident"
+    weights: int
 
 
 class Workbench:
@@ -45,8 +60,9 @@ class Workbench:
         self.planning = threading.Lock()
         self.loaded: dict[Any, Any] = {}
         self._pairs: dict[str, Pair] = {}
-        self._held: dict[str, tuple[str, Resident]] = {}
+        self._held: dict[str, _Held] = {}
         self._threads: int | None = None
+        learn_digests(store.digests())
 
     # ------------------------------------------------------------------------------------------------ pairs
 
@@ -55,20 +71,36 @@ class Workbench:
         known = self._pairs.setdefault(pair.key, pair)
         if known is pair:
             self.store.remember_pair(pair.key, pair.refs)
+            self.store.put_digests({key: digest for member in pair.members for key, digest in member.digests().items()})
         return known
 
     def pair(self, key: str) -> Pair:
-        """The pair with this key, opened again if need be. LabError when it is unknown or has changed on disk."""
+        """The pair with this key, opened again if need be.
+
+        LabError when it is unknown or has changed on disk, and when so much of it must be read that it takes a job.
+        """
         if key not in self._pairs:
-            refs = self.store.pair_refs(key) if self.store.is_id(key) else None
+            refs = self._refs(key)
             if refs is None:
                 raise LabError("there are no such parents in this store; open them first")
+            if self.refs_to_read(key) is not None:
+                raise LabError(
+                    f"{refs['father']} and {refs['mother']} are large and have to be read first; open them in Parents"
+                )
             pair = self.remember(reopen(refs))
             if pair.key != key:
                 raise LabError(
                     f"{refs['father']} and {refs['mother']}, their items or probes changed since; open them again"
                 )
         return self._pairs[key]
+
+    def refs_to_read(self, key: str) -> dict[str, Any] | None:
+        """How to open a known pair of which more must be read than `AT_ONCE_BYTES`; None for any other key."""
+        refs = None if key in self._pairs else self._refs(key)
+        return refs if refs is not None and bytes_to_read(refs) > AT_ONCE_BYTES else None
+
+    def _refs(self, key: str) -> dict[str, Any] | None:
+        return self.store.pair_refs(key) if self.store.is_id(key) else None
 
     # ------------------------------------------------------------------------------------------------ models
 
@@ -79,41 +111,65 @@ class Workbench:
         pair.require_mergeable()
         return Child(pair.father, pair.mother, recipe, pair.ancestor)
 
+    def memory(self, pair: Pair, models: int = 1) -> MemoryChoice:
+        """Whether `models` models of this pair at once are held in memory or streamed, as chosen and as is free."""
+        way = self.store.notes("memory", _parents(pair)).get("way", AUTO)
+        held = sum(held.weights for held in list(self._held.values()))
+        return choose(pair, way, self.device, models, held, small=self._is_small(pair))
+
+    def set_memory(self, pair: Pair, way: str) -> MemoryChoice:
+        """Keep the way for these parents, whatever they are measured with. LabError for an unknown one."""
+        if way not in WAYS:
+            raise LabError(f"unknown way to hold a model {way!r}; choose {', '.join(WAYS)}")
+        self.store.put_note("memory", _parents(pair), "way", way)
+        return self.memory(pair)
+
     def threads(self, pair: Pair) -> int:
         """Threads of one lane's arithmetic. All scores of a run are made with one setting, which it records."""
         return self._threads or (1 if self._is_small(pair) else self.cpus)
 
     def lanes(self, pair: Pair) -> int:
-        """How many models are worked on side by side."""
-        return max(1, min(MOST_LANES, self.cpus // self.threads(pair))) if self._is_small(pair) else 1
+        """How many models are worked on side by side: one where they are streamed."""
+        if not self._is_small(pair) or self.memory(pair).streamed:
+            return 1
+        return max(1, min(MOST_LANES, self.cpus // self.threads(pair)))
 
     def prepare(self, pair: Pair, source: "Source", lanes: int, *suffixes: str) -> None:
         """Load what `lanes` lanes will need, before they start: transformers cannot load two models at once."""
         for lane in range(lanes):
             for suffix in ("", *suffixes):
-                self._hold(pair, source, f"lane {lane}{suffix}")
+                self._hold(pair, source, f"lane {lane}{suffix}", 1 + len(suffixes))
 
-    def resident(self, pair: Pair, source: "Source", place: str = "lane 0") -> "Resident":
-        """A model in memory that is `source` now. Every `place` holds one of its own; `release_all` frees them.
+    def resident(self, pair: Pair, source: "Source", place: str = "lane 0", *, models: int = 1) -> "Resident":
+        """A model in memory, or streamed, that is `source` now. Every `place` holds one of its own; `release_all` frees
+        them. `models` is how many of this pair are used at once.
 
         Only for the worker and its lanes: the weights stay what they are until the next call for the same place.
         """
-        resident = self._hold(pair, source, place)
+        resident = self._hold(pair, source, place, models)
         resident.become(source)
         return resident
 
-    def _hold(self, pair: Pair, source: "Source", place: str) -> "Resident":
+    def _hold(self, pair: Pair, source: "Source", place: str, models: int) -> "Resident":
         import torch
 
-        from darwin_lab.engine.resident import Resident
+        from darwin_lab.engine.streamed import Memory, load_model
 
         if torch.get_num_threads() != self.threads(pair):
             torch.set_num_threads(self.threads(pair))
-        kind = pair.father.fingerprint
-        if self._held.get(place, ("", None))[0] != kind:
-            self._held.pop(place, None)
-            self._held[place] = (kind, Resident.load(source, self.device))
-        return self._held[place][1]
+        kind, wanted = pair.father.fingerprint, self.memory(pair, models)
+        held = self._held.get(place)
+        if held is not None and held.kind == kind:
+            stays = models == 1 and wanted.way == AUTO and not held.resident.streamed
+            if stays or held.resident.streamed == wanted.streamed:
+                return held.resident
+        del held
+        self._held.pop(place, None)
+        room = Memory(wanted.needed, wanted.free // models, wanted.streamed)
+        resident = load_model(source, room, self.device)
+        weights = 0 if wanted.streamed else sum(tensor.nbytes for tensor in resident.model.parameters())
+        self._held[place] = _Held(kind, resident, weights)
+        return resident
 
     def side_by_side(self, works: Sequence[Callable[[str, Tick], T]], tick: Tick) -> list[T]:
         """Run each `work(place, tick)` on a lane of its own, all at once; their results in order.
@@ -145,6 +201,19 @@ class Workbench:
             raise next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
         return [future.result() for future in futures]
 
+    def letting_in(self, tick: Tick) -> Tick:
+        """A tick that lets interactive jobs in as well, for work that holds its model at a place of its own."""
+        import torch
+
+        def let_in(fraction: float, words: str) -> None:
+            tick(fraction, words)
+            threads = torch.get_num_threads()
+            with torch.inference_mode(False):
+                self.jobs.yield_point()
+            torch.set_num_threads(threads)
+
+        return let_in
+
     def release_all(self, ending: str = "") -> None:
         """Free the models held in places whose name ends so: all of them by default."""
         for place in [place for place in self._held if place.endswith(ending)]:
@@ -168,6 +237,11 @@ class Workbench:
         self.recipes.move_to_end((pair.key, recipe.hash))
         while len(self.recipes) > _RECIPES_KEPT:
             self.recipes.popitem(last=False)
+
+
+def _parents(pair: Pair) -> str:
+    """What names the parents of a pair, whatever they are measured with."""
+    return "-".join(member.fingerprint for member in (pair.father, pair.mother))
 
 
 def usable_cpus() -> int:

@@ -15,11 +15,11 @@ from darwin_lab.errors import LabError
 
 Read = Callable[[int, int], torch.Tensor]
 """(start, count) -> elements start..start+count of a flattened tensor, in the dtype it is stored in."""
-BLOCK = 1 << 16
+BLOCK = 1 << 18
 """Elements of a block at most."""
 SUMMED = 1 << 15
 """Elements of a sum at most: torch splits longer ones among its threads, which changes the last bit."""
-CHUNK = 1 << 17
+CHUNK = 1 << 18
 PARENTS = ("father", "mother", "ancestor")
 
 
@@ -84,7 +84,7 @@ class Stretch:
         step = max(self.chunk // self.block, 1) * self.block
         end = self.start + self.count
         for begin in range(self.start, end, step):
-            pieces = [torch.split(read(begin, min(step, end - begin)), self.block) for read in self.reads]
+            pieces = [_cut(read(begin, min(step, end - begin)), self.block) for read in self.reads]
             if not buffers:
                 size = min(self.block, self.count)
                 buffers = [torch.empty(size, dtype=torch.float32, device=pieces[0][0].device) for _ in range(3)]
@@ -101,6 +101,10 @@ class Stretch:
         """Raises `LabError` naming tensor and parent when one of them holds NaN or Inf in this stretch."""
         for parent, read in zip(PARENTS, self.reads, strict=False):
             require_finite(self.name, parent, read, self.start, self.count)
+
+
+def _cut(piece: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+    return torch.split(piece, size) if piece.numel() > size else (piece,)
 
 
 def sums_finite(values: torch.Tensor) -> bool:

@@ -193,7 +193,7 @@ def uniform_recipe(
 def inert_genes(genome: Genome, anatomy: Anatomy, *, has_prescription: bool, has_ancestor: bool) -> frozenset[str]:
     """Genes that change no byte under the genome's choices; a search freezes them, the page greys them out."""
     layout, operator = genome.layout_of(anatomy.layers), genome.operator
-    inert = set(idle_shares(layout, anatomy, genome.reading))
+    inert = set(idle_shares(layout, anatomy, genome.reading, genome.pinned))
     sparse = "dare_ties" if operator == "mix" and has_ancestor else "dare" if operator == "mix" else operator
     if sparse not in USES_DENSITY_A:
         inert.add("density_a")
@@ -254,7 +254,10 @@ def _row(
 ) -> Row:
     """The genome's ratio, the MRI's advice mixed in by trust, then transplant, router source and single experts."""
     genes, why = genome.genes, f"ratio {ratio:.3f}"
-    trust = genes.get("mri_trust", 0.0) if advice is not None else 0.0
+    pinned = None if part.layer is None else genome.pinned.get(part.layer)
+    if pinned is not None:
+        ratio, why = pinned, f"layer pinned at {pinned:.3f}"
+    trust = genes.get("mri_trust", 0.0) if advice is not None and pinned is None else 0.0
     if advice is not None and trust > 0:
         mri = advice.ratio.get(part.name, 0.5)
         why = f"{trust:.2f} x MRI {mri:.3f} + {1 - trust:.2f} x genome {ratio:.3f}"
@@ -262,11 +265,11 @@ def _row(
     transplant = ""
     if genome.operator in IGNORES_RATIO:
         ratio, why = (ratio, why) if ratio in (0.0, 1.0) else (0.5, f"{genome.operator} takes no ratio")
-    elif ratio < genome.transplant or ratio > 1.0 - genome.transplant:
+    elif pinned is None and (ratio < genome.transplant or ratio > 1.0 - genome.transplant):
         transplant = "father" if ratio < 0.5 else "mother"
         why = f"transplant: {ratio:.3f} is past {genome.transplant:g} ({why})"
         ratio = 0.0 if transplant == "father" else 1.0
-    if part.role == "router" and part.layer is not None:
+    if part.role == "router" and part.layer is not None and pinned is None:
         source = sources.get(part.layer, "blend")
         if source != "blend":
             why = f"router source {source}"

@@ -46,7 +46,8 @@ def merge_chunks(
         if NEEDS_ANCESTOR[row.operator] and base is None:
             raise LabError(f"{row.operator} needs a common ancestor; name one, or use dare, lerp or slerp")
         reads = (a, b) if base is None or row.operator not in USES_ANCESTOR else (a, b, base)
-        rounded = _packed(_merged(row, recipe, shape, reads, chunk), row.name, dtype, prod(shape), chunk)
+        whole = Stretch(row.name, reads, 0, prod(shape), shape[-1] if shape else 1, chunk)
+        rounded = _packed(_merged(row, recipe, shape, whole), whole, dtype)
     if fathers_rows is None or not bool(fathers_rows.any()):
         return rounded
     return _with_fathers_rows(rounded, a, fathers_rows, prod(shape[1:]))
@@ -84,12 +85,9 @@ def _copied(row: Row, parent: str, read: Read, dtype: torch.dtype, count: int, c
             yield _fitting(rounded, row.name) if all_finite(piece) else rounded
 
 
-def _merged(
-    row: Row, recipe: Recipe, shape: tuple[int, ...], reads: tuple[Read, ...], chunk: int
-) -> Iterator[torch.Tensor]:
+def _merged(row: Row, recipe: Recipe, shape: tuple[int, ...], whole: Stretch) -> Iterator[torch.Tensor]:
     """Pieces not yet rounded; a merged one is good until the next."""
     how = How(row.operator, row.density_a, row.density_b, recipe.rescale, row.mix, recipe.seed, recipe.options)
-    whole = Stretch(row.name, reads, 0, prod(shape), shape[-1] if shape else 1, chunk)
     shares = row.expert_ratios
     if not whole.count:
         return
@@ -114,12 +112,9 @@ def _blended(stretch: Stretch, how: How, ratio: float) -> Iterator[torch.Tensor]
         return
     if how.operator in BY_ROWS:
         stretch = stretch.by_rows()
-    blend, shows = BLENDS[how.operator](stretch, how), how.operator in SHOWS_IN_CHILD
-    for block in stretch.blocks(unchecked=shows):
-        child = blend(block, ratio)
-        if shows and not sums_finite(child):
-            stretch.require_finite()
-        yield child
+    blend = BLENDS[how.operator](stretch, how)
+    for block in stretch.blocks(unchecked=how.operator in SHOWS_IN_CHILD):
+        yield blend(block, ratio)
 
 
 def _router(whole: Stretch, how: How, ratio: float, shares: tuple[float, ...]) -> Iterator[torch.Tensor]:
@@ -164,10 +159,8 @@ def _norm(rows: torch.Tensor) -> float:
     return math.sqrt(math.fsum(float(part.square().sum()) for part in torch.split(rows.flatten(), SUMMED)))
 
 
-def _packed(
-    pieces: Iterator[torch.Tensor], name: str, dtype: torch.dtype, count: int, chunk: int
-) -> Iterator[torch.Tensor]:
-    """The same elements rounded to `dtype`, in tensors of `chunk` elements."""
+def _packed(pieces: Iterator[torch.Tensor], whole: Stretch, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """The same elements rounded to `dtype`, in tensors of a chunk. Raises `LabError` where they are not finite."""
     done, filled = 0, 0
     out = torch.empty(0, dtype=dtype)
     for piece in pieces:
@@ -175,18 +168,21 @@ def _packed(
         while taken < piece.numel():
             if filled == out.numel():
                 if filled:
-                    yield _fitting(out, name)
-                out, filled = torch.empty(min(chunk, count - done), dtype=dtype, device=piece.device), 0
+                    yield _fitting(out, whole.name, whole)
+                out, filled = torch.empty(min(whole.chunk, whole.count - done), dtype=dtype, device=piece.device), 0
             size = min(piece.numel() - taken, out.numel() - filled)
             out[filled : filled + size].copy_(piece if size == piece.numel() else piece[taken : taken + size])
             done, filled, taken = done + size, filled + size, taken + size
     if filled:
-        yield _fitting(out, name)
+        yield _fitting(out, whole.name, whole)
 
 
-def _fitting(rounded: torch.Tensor, name: str) -> torch.Tensor:
-    """The tensor itself, made of finite numbers. Raises `LabError` when its dtype, or float32 before, was too small."""
+def _fitting(rounded: torch.Tensor, name: str, merged: Stretch | None = None) -> torch.Tensor:
+    """The tensor itself, made of finite numbers. Raises `LabError` when those `merged` are not, or when its dtype, or
+    float32 before, was too small."""
     if not sums_finite(rounded) and not all_finite(rounded):
+        if merged is not None:
+            merged.require_finite()
         raise LabError(f"{name} holds numbers too large for {rounded.dtype}; {_REMEDIES.get(rounded.dtype, _CALMER)}")
     return rounded
 

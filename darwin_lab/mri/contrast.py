@@ -1,11 +1,13 @@
 """The causal contrast of two parents: what each layer of one is worth inside the other.
 
-Takes both parents resident and the probes; gives, per text and layer, the gain in NLL of the mother's layer over the
-father's, averaged over both directions. Above zero: the mother's layer is better. Must not know: ratios, genomes.
+Takes both parents, resident or streamed, and the probes; gives, per text and layer, the gain in NLL of the mother's
+layer over the father's, averaged over both directions. Above zero: the mother's layer is better. Must not know: ratios,
+genomes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from darwin_lab.engine.resident import Resident
-from darwin_lab.engine.sweep import swap_sweep
+from darwin_lab.engine.sweep import Front, exchange, finish, start_sweep
 from darwin_lab.errors import LabError
-from darwin_lab.mri.measures import batches_by_length, encode_texts, next_token_losses
+from darwin_lab.mri.measures import Batch, encode_texts, group_batches, in_halves, next_token_losses
 from darwin_lab.mri.probes import ProbeSet
 from darwin_lab.mri.saved import read_folder, same_measurement, write_folder
 from darwin_lab.mri.scan import batch_tokens, scan_settings
@@ -138,68 +140,100 @@ def contrast(
 ) -> Contrast:
     """Swap every layer in both directions, on texts of every probe; father is `resident_a`, mother `resident_b`.
 
-    Both residents must already carry the parents. Of every probe the first `max_texts` texts are read (a swap in both
-    directions costs two scans). `on_probe` gets the partial contrast after each probe. Raises
-    `LabError` for parents with different layers or tokens, unusable texts, and losses that are not finite.
+    Both must already carry the parents; streamed, each holds one layer and reads its weights once for both directions.
+    Of every probe the first `max_texts` texts are read (a swap in both directions costs two scans). `on_probe` gets
+    the partial contrast after each probe. Raises `LabError` for parents with different layers or tokens, unusable
+    texts, and losses that are not finite.
     Source: methods, section 2, "Contrastive".
     """
     if resident_a.layers != resident_b.layers:
         raise LabError(f"father has {resident_a.layers} layers, mother {resident_b.layers}; swaps need equal depth")
-    read = {probe: texts[:max_texts] for probe, texts in probes.texts.items()}
-    total = sum(len(texts) for texts in read.values())
-    done = 0
-    pieces: list[Contrast] = []
-    for probe, texts in read.items():
-        share = part(tick, done / total, (done + len(texts)) / total)
+    if not probes.texts:
+        raise LabError("no probe to contrast the parents on; give a probes file with at least one line")
+    models = resident_a, resident_b
+    encoded = {name: _encoded(models, name, texts[:max_texts], max_tokens) for name, texts in probes.texts.items()}
+    gains = {name: np.zeros((len(rows), resident_a.layers), np.float32) for name, rows in encoded.items()}
+    room = _room(models)
+    bytes_per_token = resident_a.state_bytes_per_token() + resident_b.state_bytes_per_token()
+    groups = [
+        group
+        for some in ([encoded] if room else [{name: rows} for name, rows in encoded.items()])
+        for group in group_batches(some, batch_tokens(), bytes_per_token, room)
+    ]
+    pieces: dict[str, Contrast] = {}
+    for number, group in enumerate(groups):
+        share = part(tick, number / len(groups), (number + 1) / len(groups))
         with resident_a.lock, resident_b.lock:
-            lengths, gain = _probe_gain(resident_a, resident_b, probe, texts, max_tokens, share)
-        done += len(texts)
-        pieces.append(
-            Contrast(
+            in_halves(group, partial(_read_swaps, models, encoded, gains, share))
+        later = {name for group in groups[number + 1 :] for name, _ in group}
+        for name, rows in encoded.items():
+            if name in later or name in pieces:
+                continue
+            pieces[name] = Contrast(
                 father=names[0],
                 mother=names[1],
                 fingerprints=(resident_a.fingerprint, resident_b.fingerprint),
                 probes_hash=probes.hash,
                 settings=contrast_settings(max_tokens, max_texts),
                 layers=resident_a.layers,
-                probes=(probe,),
-                lengths={probe: lengths},
-                gain={probe: gain},
+                probes=(name,),
+                lengths={name: np.asarray(list(map(len, rows)), dtype=np.int32)},
+                gain={name: gains[name]},
             )
-        )
-        if on_probe is not None:
-            on_probe(merged_contrast(pieces))
-    if not pieces:
-        raise LabError("no probe to contrast the parents on; give a probes file with at least one line")
-    return merged_contrast(pieces)
+            if on_probe is not None:
+                on_probe(merged_contrast(list(pieces.values())))
+    tick(1.0, "swapped layers")
+    return merged_contrast([pieces[name] for name in encoded])
 
 
-def _probe_gain(
-    resident_a: Resident, resident_b: Resident, probe: str, texts: Sequence[str], max_tokens: int, tick: Tick
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """([n] tokens, [n, L] gain of the mother's layer over the father's)."""
-    encoded = encode_texts(resident_a.tokenizer, texts, probe, max_tokens, resident_a.context_length)
-    if encoded != encode_texts(resident_b.tokenizer, texts, probe, max_tokens):
+def _encoded(models: tuple[Resident, Resident], probe: str, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Token ids of each text. Raises `LabError` unless both parents cut them alike."""
+    encoded = encode_texts(models[0].tokenizer, texts, probe, max_tokens, models[0].context_length)
+    if encoded != encode_texts(models[1].tokenizer, texts, probe, max_tokens, models[1].context_length):
         raise LabError(f"father and mother cut probe {probe} into different tokens; use parents with one tokenizer")
-    lengths = np.asarray([len(ids) for ids in encoded], dtype=np.int32)
-    plan = batches_by_length(lengths.tolist(), batch_tokens())
-    gain = np.zeros((len(texts), resident_a.layers), dtype=np.float32)
-    for number, chosen in enumerate(plan):
-        tick(number / len(plan), f"swapping layers: {probe}, {number}/{len(plan)} batches")
-        ids, mask = resident_a.encode_batch([encoded[index] for index in chosen])
-        into_a = _swapped_nll(resident_a, resident_b, ids, mask)
-        into_b = _swapped_nll(resident_b, resident_a, ids, mask)
-        both = 0.5 * (into_a[0] - into_a[1:]) + 0.5 * (into_b[1:] - into_b[0])
-        if not bool(torch.isfinite(both).all()):
-            layer = int(torch.nonzero(~torch.isfinite(both))[0, 0])
-            raise LabError(f"probe {probe}: losses are not finite when layer {layer} is swapped; scan both parents")
-        gain[chosen] = both.T.float().numpy()
-    tick(1.0, f"swapped layers: {probe}")
-    return lengths, gain
+    return encoded
+
+
+def _room(models: tuple[Resident, Resident]) -> int:
+    """Bytes that the states of both sweeps may take together; 0 (one batch at a time) when both models are held."""
+    rooms = [
+        model.state_bytes if model.spill is not None else max(1, model.state_bytes - other.held)
+        for model, other in (models, models[::-1])
+        if model.streamed
+    ]
+    return min(rooms, default=0)
 
 
 @torch.inference_mode()
-def _swapped_nll(host: Resident, donor: Resident, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """[L+1, B] NLL of the host, plain and with each layer from the donor."""
-    states = swap_sweep(host, donor, ids, mask)
-    return next_token_losses(host.logits, states, ids, mask, divergence=False)[0]
+def _read_swaps(
+    models: tuple[Resident, Resident],
+    encoded: Mapping[str, list[list[int]]],
+    gains: Mapping[str, NDArray[np.float32]],
+    tick: Tick,
+    group: Sequence[Batch],
+) -> None:
+    """Both sweeps over some batches; [n, L] gain of the mother's layer over the father's, put into `gains`."""
+    batches = [models[0].encode_batch([encoded[probe][index] for index in chosen]) for probe, chosen in group]
+    words = f"swapping layers: {', '.join(dict.fromkeys(probe for probe, _ in group))}"
+    fronts = start_sweep(models[0], batches, models[0].spill), start_sweep(models[1], batches, models[1].spill)
+    layers = models[0].layers
+    while fronts[0].layer < layers:
+        tick(fronts[0].layer / (layers + 1), f"{words}, layer {fronts[0].layer} of {layers}")
+        exchange(models, fronts)
+    tick(layers / (layers + 1), f"{words}, next tokens")
+    into_a, into_b = (_losses(model, front, batches) for model, front in zip(models, fronts, strict=True))
+    for (probe, chosen), a, b in zip(group, into_a, into_b, strict=True):
+        both = 0.5 * (a[0] - a[1:]) + 0.5 * (b[1:] - b[0])
+        if not bool(torch.isfinite(both).all()):
+            layer = int(torch.nonzero(~torch.isfinite(both))[0, 0])
+            raise LabError(f"probe {probe}: losses are not finite when layer {layer} is swapped; scan both parents")
+        gains[probe][chosen] = both.T.float().numpy()
+
+
+def _losses(model: Resident, front: Front, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+    """Of each batch [L + 1, B] NLL, plain and with each layer from the other parent."""
+    with model.head():
+        return [
+            next_token_losses(model.logits, finish(front, number), ids, mask, divergence=False)[0]
+            for number, (ids, mask) in enumerate(batches)
+        ]

@@ -1,8 +1,8 @@
 """Which experts work: utilisation, dead experts with a certificate, entropies, concentration.
 
-Takes how often each expert of each MoE layer was chosen in each text, and the router's mean probabilities; gives
-arrays per layer and expert. Dead always means dead *on these probes*, and is claimed only when the texts are long
-enough to show it. Must not know: models, tensors, torch.
+Takes how often each expert of each MoE layer was chosen in each text, the router's mean probabilities, and what the
+experts put out; gives arrays per layer and expert. Dead always means dead *on these probes*, and is claimed only when
+the texts are long enough to show it. Must not know: models, tensors, torch.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from darwin_lab.merging.prescription import DEAD
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Router = Mapping[str, Mapping[str, NDArray[Any]]]
 
 COLD = 0.2
 """An expert is cold when its utilisation is below this share of 1/E."""
@@ -62,6 +63,16 @@ class ExpertReport:
     """[M] coefficient of variation of the load."""
     max_load: Floats
     """[M] max(u) x E: 1 is even."""
+    saliency: Floats
+    """[M, E] REAP (arXiv 2510.13999): mean over the tokens routed to the expert of gate x ||expert output||; 0 where
+    it was never chosen, NaN in a scan made before it was measured."""
+    saliency_by_probe: Floats
+    """[P, M, E] the same, one probe at a time."""
+    output_similarity: Floats | None
+    """[M] mean cosine between the outputs of two experts on the same tokens; near zero is no sign of health. None in
+    a scan made before it was measured."""
+    similarity_tokens: int
+    """Real input tokens of each layer on which every expert was run for that; 0 where there is none."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists; what was not certified is null."""
@@ -78,18 +89,22 @@ class ExpertReport:
             "specialisation": self.specialisation.tolist(),
             "gini": self.gini.tolist(),
             "max_load": self.max_load.tolist(),
+            "saliency": None if np.isnan(self.saliency).any() else self.saliency.tolist(),
+            "output_similarity": None if self.output_similarity is None else self.output_similarity.tolist(),
+            "similarity_tokens": self.similarity_tokens,
         }
 
 
 def expert_report(
     counts: Mapping[str, NDArray[Any]],
     lengths: Mapping[str, NDArray[Any]],
-    router: Mapping[str, Mapping[str, NDArray[Any]]],
+    router: Router,
     layers: tuple[int, ...],
     top_k: int,
 ) -> ExpertReport:
     """Diagnostics from `counts` (probe -> [texts, M, E] times chosen), `lengths` (probe -> [texts] real tokens) and
-    `router` (probe -> {"token_entropy" [M] nats, "mean_p" [M, E]}, means over that probe's tokens).
+    `router` (probe -> {"token_entropy" [M] nats, "mean_p" [M, E]}, means over that probe's tokens; where measured also
+    "saliency" [M, E], "output_similarity" [M] and the "similarity_tokens" [1] it was measured on).
 
     Source: methods, section 4.
     """
@@ -110,6 +125,8 @@ def expert_report(
         if certified
         else f"not enough tokens: {tokens:,.0f} read, more than {needed:,.0f} needed to call an expert dead"
     )
+    salient, overall = _saliency(counts, router)
+    similarity, sampled = _similarity(router)
     return ExpertReport(
         layers=layers,
         probes=probes,
@@ -129,7 +146,33 @@ def expert_report(
         gini=_gini(use),
         variation=use.std(-1) * experts,
         max_load=use.max(-1) * experts,
+        saliency=overall,
+        saliency_by_probe=salient,
+        output_similarity=similarity,
+        similarity_tokens=sampled,
     )
+
+
+def _saliency(counts: Mapping[str, NDArray[Any]], router: Router) -> tuple[Floats, Floats]:
+    """([P, M, E] by probe, [M, E] over the tokens of all probes that have it), NaN where it was not measured."""
+    times = np.stack([np.asarray(counts[probe], dtype=np.float64).sum(0) for probe in counts])
+    unknown = np.full(times.shape[1:], np.nan)
+    by_probe = np.stack([np.asarray(router[p].get("saliency", unknown), dtype=np.float64) for p in counts])
+    known = ["saliency" in router[probe] for probe in counts]
+    if not any(known):
+        return by_probe, unknown
+    overall: Floats = (by_probe[known] * times[known]).sum(0) / np.maximum(times[known].sum(0), 1)
+    return by_probe, overall
+
+
+def _similarity(router: Router) -> tuple[Floats | None, int]:
+    """([M] over the sampled tokens of all probes, how many those are)."""
+    known = [found for found in router.values() if "output_similarity" in found]
+    if not known:
+        return None, 0
+    sampled = np.asarray([int(found["similarity_tokens"][0]) for found in known])
+    values = np.stack([np.asarray(found["output_similarity"], dtype=np.float64) for found in known])
+    return np.average(values, axis=0, weights=sampled), int(sampled.sum())
 
 
 def tokens_needed(experts: int, top_k: int) -> float:

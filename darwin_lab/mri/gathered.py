@@ -11,24 +11,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from darwin_lab.engine.routing import Routing
 from darwin_lab.engine.source import Source
-from darwin_lab.engine.sweep import Routing, Step
-from darwin_lab.mri.record import MEASURES, Scan
+from darwin_lab.engine.sweep import Step
+from darwin_lab.mri.measures import output_similarity, routed_output
+from darwin_lab.mri.record import HALF_MEASURES, HALVES, MEASURES, Scan
 
 Arrays = dict[str, NDArray[Any]]
+SIMILARITY_TOKENS = 8
+"""Tokens of a probe on which every expert of a layer is run, evenly spread over its texts."""
 
 
 class Gathered:
-    """`lengths` are the tokens of each text. Every array has a row for every text."""
+    """`lengths` are the tokens of each text. Every array has a row for every text (or sampled token), and adding the
+    same texts again changes nothing."""
 
-    def __init__(self, lengths: Sequence[int], layers: int) -> None:
+    def __init__(self, lengths: Sequence[int], layers: int, halves: bool = False) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int32)
-        self.measures = {measure: np.zeros((len(lengths), layers), dtype=np.float32) for measure in MEASURES}
+        self.measures = {name: np.zeros((len(lengths), layers), np.float32) for name in MEASURES}
+        if halves:
+            names = [f"{half}.{measure}" for half in HALVES for measure in HALF_MEASURES]
+            self.measures |= {name: np.full((len(lengths), layers), np.nan, np.float32) for name in names}
         self.nll = np.zeros(len(lengths), dtype=np.float32)
-        self.counts: dict[int, NDArray[np.int32]] = {}
-        self.entropy: dict[int, NDArray[np.float64]] = {}
-        self.mass: dict[int, NDArray[np.float64]] = {}
+        self.tables: dict[str, dict[int, NDArray[Any]]] = {
+            "counts": {},  # [n, E] times chosen
+            "entropy": {},  # [n] token entropy, summed
+            "mass": {},  # [n, E] probabilities, summed
+            "felt": {},  # [n, E] gate x ||output||, summed
+            "similarity": {},  # [S] of each sampled token
+        }
         self.top_k = 0
+        ends, total = self.lengths.cumsum(), int(self.lengths.sum())
+        size = min(SIMILARITY_TOKENS, total)
+        places = ((np.arange(size) + 0.5) * total / max(size, 1)).astype(np.int64)
+        owners = np.searchsorted(ends, places, side="right")
+        self.sample = [(int(t), int(p - ends[t] + self.lengths[t])) for t, p in zip(owners, places, strict=True)]
 
     def add_layer(self, chosen: list[int], step: Step, influence: torch.Tensor, mask: torch.Tensor) -> None:
         """One layer of the plain pass of the texts `chosen`: `influence` [B], and what its experts did."""
@@ -43,50 +60,68 @@ class Gathered:
         self.nll[chosen] = nll.float().cpu().numpy()
 
     def _add_routing(self, chosen: list[int], routing: Routing, mask: torch.Tensor) -> None:
-        """Times chosen [B, E], summed token entropy [1] and summed probabilities [E] of the real tokens."""
-        real = mask.bool()
+        """What the real tokens of some texts were routed to, and what came of it."""
+        real = mask.bool()[..., None]
         picked = torch.zeros(routing.probabilities.shape, dtype=torch.int32, device=mask.device)
         picked.scatter_(-1, routing.chosen, 1)
-        p = routing.probabilities[real].double()
-        if routing.layer not in self.counts:
-            experts = p.shape[-1]
-            self.counts[routing.layer] = np.zeros((len(self.nll), experts), dtype=np.int32)
-            self.entropy[routing.layer], self.mass[routing.layer] = np.zeros(1), np.zeros(experts)
+        p = torch.where(real, routing.probabilities.double(), 0.0)
         self.top_k = routing.chosen.shape[-1]
-        self.counts[routing.layer][chosen] = (picked * real[..., None]).sum(1, dtype=torch.int32).cpu().numpy()
-        self.entropy[routing.layer] += float(-(p * p.clamp_min(1e-30).log()).sum())
-        self.mass[routing.layer] += p.sum(0).cpu().numpy()
+        self._put("counts", routing.layer, chosen, (picked * real).sum(1, dtype=torch.int32))
+        self._put("entropy", routing.layer, chosen, -(p * p.clamp_min(1e-30).log()).sum((1, 2)))
+        self._put("mass", routing.layer, chosen, p.sum(1))
+        self._put("felt", routing.layer, chosen, routed_output(routing, mask))
+        sampled = {place: at for place, at in enumerate(self.sample) if at[0] in chosen}
+        if sampled:
+            rows = [chosen.index(text) for text, _ in sampled.values()]
+            alike = output_similarity(routing, rows, [position for _, position in sampled.values()])
+            self._put("similarity", routing.layer, list(sampled), alike)
+
+    def _put(self, table: str, layer: int, rows: list[int], values: torch.Tensor) -> None:
+        found = values.cpu().numpy()
+        size = len(self.sample) if table == "similarity" else len(self.nll)
+        whole = self.tables[table].setdefault(layer, np.zeros((size, *found.shape[1:]), found.dtype))
+        whole[rows] = found
 
     def arrays(self) -> Arrays:
         """Everything gathered so far, by name."""
         found: Arrays = {f"measure/{measure}": values for measure, values in self.measures.items()}
         found |= {"nll": self.nll, "top_k": np.asarray([self.top_k])}
-        for word, table in (("counts", self.counts), ("entropy", self.entropy), ("mass", self.mass)):
+        for word, table in self.tables.items():
             found |= {f"{word}/{layer}": values for layer, values in table.items()}
         return found
 
     def put_back(self, arrays: Arrays) -> None:
         """What `arrays` gave."""
-        tables: dict[str, dict[int, Any]] = {"counts": self.counts, "entropy": self.entropy, "mass": self.mass}
         for name, values in arrays.items():
             word, _, rest = name.partition("/")
             if word == "measure":
                 self.measures[rest] = values.copy()
-            elif word in tables:
-                tables[word][int(rest)] = values.copy()
+            elif word in self.tables:
+                self.tables[word][int(rest)] = values.copy()
         self.nll, self.top_k = arrays["nll"].copy(), int(arrays["top_k"][0])
 
-    def scan(self, source: Source, probe: str, probes_hash: str, settings: dict[str, Any]) -> Scan:
+    def scan(
+        self, source: Source, probe: str, probes_hash: str, settings: dict[str, Any], halves_note: str = ""
+    ) -> Scan:
         """The scan of this one probe."""
-        moe = tuple(sorted(self.counts))
-        tokens = float(self.lengths.sum())
+        moe = tuple(sorted(self.tables["counts"]))
         counts, router = {}, {}
         if moe:
-            counts[probe] = np.stack([self.counts[layer] for layer in moe], axis=1)
-            router[probe] = {
-                "token_entropy": np.asarray([self.entropy[layer][0] / tokens for layer in moe], dtype=np.float32),
-                "mean_p": np.stack([self.mass[layer] / tokens for layer in moe]).astype(np.float32),
+            table = {
+                name: np.stack([layers[layer] for layer in moe], axis=1).astype(np.float64)
+                for name, layers in self.tables.items()
             }
+            tokens = float(self.lengths.sum())
+            counts[probe] = table["counts"].astype(np.int32)
+            felt = table["felt"].sum(0) / np.maximum(table["counts"].sum(0), 1)
+            router[probe] = {
+                "token_entropy": (table["entropy"].sum(0) / tokens).astype(np.float32),
+                "mean_p": (table["mass"].sum(0) / tokens).astype(np.float32),
+                "saliency": felt.astype(np.float32),
+                "output_similarity": table["similarity"].mean(0).astype(np.float32),
+                "similarity_tokens": np.asarray([len(self.sample)], dtype=np.float32),
+            }
+        has_halves = f"{HALVES[0]}.{HALF_MEASURES[0]}" in self.measures
         return Scan(
             model=source.name,
             fingerprint=source.fingerprint,
@@ -98,8 +133,15 @@ class Gathered:
             moe_layers=moe,
             probes=(probe,),
             lengths={probe: self.lengths},
-            per_text={measure: {probe: values} for measure, values in self.measures.items()},
+            per_text={measure: {probe: self.measures[measure]} for measure in MEASURES},
             nll={probe: self.nll},
             counts=counts,
             router=router,
+            halves={
+                half: {measure: {probe: self.measures[f"{half}.{measure}"]} for measure in HALF_MEASURES}
+                for half in HALVES
+            }
+            if has_halves
+            else {},
+            halves_note=halves_note if has_halves else "",
         )

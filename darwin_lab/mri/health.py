@@ -1,7 +1,8 @@
 """The health check: a child's scan beside those of both parents.
 
-Takes three scans of the same probes; gives, per layer and probe, what went wrong, a verdict in one sentence, and the
-parent each failing layer should move towards. The thresholds are ours; they are parameters and stay in the result.
+Takes three scans of the same probes; gives, per layer and probe, what went wrong, what became of the experts, a
+verdict in one sentence, and the parent each failing layer should move towards (`mending` measures how far). The
+thresholds are ours; they are parameters and stay in the result.
 Must not know: recipes, tensors, how a scan was made.
 """
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from darwin_lab.errors import LabError
 from darwin_lab.mri.advantage import probe_weights
+from darwin_lab.mri.moe_health import MoeHealth, moe_from_json, moe_health
 from darwin_lab.mri.record import MEASURES, Scan, shared_probes
 from darwin_lab.statistics.bootstrap import bootstrap_mean
 
@@ -41,6 +43,19 @@ class Thresholds:
     """A probe is broken, and the child unhealthy, when it is above both by more than this (nats)."""
     measure: str = "skip"
     """Importance that is compared."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no threshold (LabError, one line)."""
+        for name, value in asdict(self).items():
+            least = -np.inf if name == "interference_margin" else 0.0
+            most = 1.0 if name in ("loss_quantile", "watch_layers", "unhealthy_layers") else np.inf
+            if name != "measure" and not (
+                isinstance(value, int | float) and least <= value <= most and abs(value) < np.inf
+            ):
+                span = "" if least < 0 else " from 0 to 1" if most == 1.0 else ", 0 or more"
+                raise LabError(f"health threshold {name} is {value!r}; give a number{span}")
+        if self.measure not in MEASURES:
+            raise LabError(f"no measure named {self.measure}; choose one of {', '.join(MEASURES)}")
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,8 @@ class Health:
     transplants: tuple[Transplant, ...]
     advice: tuple[Advice, ...]
     thresholds: Thresholds = field(default_factory=Thresholds)
+    moe: MoeHealth | None = None
+    """The experts; None for a dense model."""
 
     @property
     def flagged_layers(self) -> tuple[int, ...]:
@@ -158,6 +175,7 @@ class Health:
                 ),
                 advice=tuple(Advice(**{**row, "probes": tuple(row["probes"])}) for row in data["advice"]),
                 thresholds=Thresholds(**data["thresholds"]),
+                moe=moe_from_json(data.get("moe")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise LabError(f"not a health check ({error}); run it again") from error
@@ -195,14 +213,25 @@ def check_health(
         transplants=transplants,
         advice=tuple(_advice(layer, rows, nll) for layer in flagged),
         thresholds=limits,
+        moe=moe_health(child, father, mother),
     )
+
+
+def flag_lines(father: Scan, mother: Scan, probe: str, limits: Thresholds) -> tuple[Floats, Floats]:
+    """([L], [L]): a child's importance above the first is interference, below the second function loss.
+
+    The second is minus infinity where neither parent's layer matters enough to lose. Source: methods, section 6.
+    """
+    most = np.maximum(father.importance(limits.measure)[probe], mother.importance(limits.measure)[probe])
+    matters = most > np.quantile(most, limits.loss_quantile)
+    ceiling: Floats = limits.interference_factor * most + limits.interference_margin
+    return ceiling, np.where(matters, limits.loss_factor * most, -np.inf)
 
 
 def _layer_rows(child: Scan, father: Scan, mother: Scan, probe: str, limits: Thresholds) -> list[LayerRow]:
     own, a, b = (scan.importance(limits.measure)[probe] for scan in (child, father, mother))
-    most = np.maximum(a, b)
-    interference = own > limits.interference_factor * most + limits.interference_margin
-    function_loss = (most > np.quantile(most, limits.loss_quantile)) & (own < limits.loss_factor * most)
+    ceiling, floor = flag_lines(father, mother, probe, limits)
+    interference, function_loss = own > ceiling, own < floor
     return [
         LayerRow(
             layer, probe, float(own[layer]), float(a[layer]), float(b[layer]),
@@ -250,8 +279,9 @@ def _verdict(
     broken_at: str | None,
     limits: Thresholds,
 ) -> tuple[str, str]:
+    who = "The child" if child.model == "child" else child.model
     if broken_at is not None:
-        return "unhealthy", f"{child.model} is unhealthy: its scan holds values that are not finite ({broken_at})."
+        return "unhealthy", f"{who} is unhealthy: its scan holds values that are not finite ({broken_at})."
     interfering = sorted({row.layer for row in rows if row.interference})
     losing = sorted({row.layer for row in rows if row.function_loss})
     share = len({*interfering, *losing}) / child.layers
@@ -275,7 +305,7 @@ def _verdict(
         reasons.append(f"transplant incomplete in golden {_layers(missed)}")
     words = "needs watching" if verdict == "watch" else f"is {verdict}"
     because = "; ".join(reasons) or "no layer interferes, none lost its function, no probe is worse than both parents"
-    return verdict, f"{child.model} {words}: {because}."
+    return verdict, f"{who} {words}: {because}."
 
 
 def _advice(layer: int, rows: Sequence[LayerRow], nll: Sequence[NllRow]) -> Advice:
@@ -292,7 +322,8 @@ def _advice(layer: int, rows: Sequence[LayerRow], nll: Sequence[NllRow]) -> Advi
     ) if any(flags)]  # fmt: skip
     towards = "mother" if mother < father else "father"
     better, other = (mother, father) if towards == "mother" else (father, mother)
-    reason = f"{' and '.join(what)} on {', '.join(probes)}; NLL {better:.3f} against {other:.3f}"
+    where = f"{' and '.join(what)} on {', '.join(probes)}"
+    reason = f"{where}; there the {towards} reads at {better:.3f}, the other parent at {other:.3f}"
     return Advice(layer, towards, abs(father - mother), probes, reason)
 
 
@@ -316,12 +347,12 @@ def _not_finite(scan: Scan, probes: tuple[str, ...]) -> str | None:
         for measure in MEASURES:
             bad = np.flatnonzero(~np.isfinite(scan.per_text[measure][probe]).all(axis=0))
             if len(bad):
-                return f"{measure} of {probe}, layer {bad[0]}"
+                return f"{measure} of {probe}, L{bad[0]}"
     return None
 
 
 def _layers(layers: Sequence[int]) -> str:
-    return f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(map(str, layers))}"
+    return ", ".join(f"L{layer}" for layer in layers)
 
 
 def _triple(values: Sequence[float | None]) -> tuple[float, float, float]:

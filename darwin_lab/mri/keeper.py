@@ -4,6 +4,7 @@ Takes a folder and what the scan depends on (`key`); an equal scan takes up ther
 written is ever taken up. Must not know: what is measured.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,11 +25,22 @@ EVERY = 30.0
 SHARE = 10.0
 """Keeping takes at most about one part in this many of the time."""
 
+VERSION = 2
+"""Of what is kept of a sweep; another version's is not taken up."""
 Begun = tuple[int, Callable[[Front], None] | None]
 
 
+def kept_key(folder: Path) -> dict[str, Any] | None:
+    """What the sweep that was kept in `folder` depends on; None when there is none."""
+    try:
+        key: dict[str, Any] = dict(json.loads((folder / "sweep" / "sweep.json").read_text(encoding="utf-8"))["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return key
+
+
 class Keeper:
-    """`folder` is this scan's own. `key` is plain data: weights, probes, settings."""
+    """`folder` is this scan's own. `key` is plain data: weights, probes, settings, and "halves" if those are read."""
 
     def __init__(self, folder: Path, key: dict[str, Any], every: float | None = None) -> None:
         self.folder, self.key, self.every = folder, key, EVERY if every is None else every
@@ -40,7 +52,8 @@ class Keeper:
             scan = Scan.load(self.folder / "scan")
         except LabError:
             return
-        if {"fingerprint": scan.fingerprint, "probes": scan.probes_hash, "settings": scan.settings} == self.key:
+        found = {"fingerprint": scan.fingerprint, "probes": scan.probes_hash, "settings": scan.settings}
+        if found | ({"halves": True} if scan.has_halves else {}) == self.key:
             yield scan
 
     def keep_scan(self, scan: Scan) -> None:
@@ -55,13 +68,24 @@ class Keeper:
         arrays: Arrays = {f"{probe}//{name}": v for probe, one in gathered.items() for name, v in one.arrays().items()}
         keys = []
         for number, (replay, states) in enumerate(zip(front.replays, front.states, strict=True)):
-            arrays[f"//states/{number}"] = _plain(states[: front.layer + 1])
+            arrays[f"//states/{number}"] = _plain(states[: front.filled])
             keys.append(list(replay.shared))
             for place, tensors in enumerate(replay.shared.values()):
                 for which, tensor in enumerate(tensors):
                     arrays[f"//shared/{number}/{place}/{which}"] = _plain(tensor)
-        words = {"key": self.key, "group": group, "layer": front.layer, "shared": keys}
-        write_folder(self.folder / "sweep", "sweep", words, arrays)
+        words = {
+            "version": VERSION,
+            "key": self.key,
+            "group": group,
+            "layer": front.layer,
+            "lacking": [list(place) for place in front.lacking],
+            "shared": keys,
+        }
+        try:
+            write_folder(self.folder / "sweep", "sweep", words, arrays)
+        except LabError:  # no room to keep a scan is no reason to stop it
+            self._due = float("inf")
+            return
         now = time.monotonic()
         self._due = now + max(self.every, SHARE * (now - started))
 
@@ -71,15 +95,16 @@ class Keeper:
             words, arrays = read_folder(self.folder / "sweep", "sweep")
         except LabError:
             return 0, None
-        if words.get("key") != self.key:
+        if (words.get("version"), words.get("key")) != (VERSION, self.key):
             return 0, None
         for probe, one in gathered.items():
             one.put_back({n.removeprefix(f"{probe}//"): v for n, v in arrays.items() if n.startswith(f"{probe}//")})
 
         def put_back(front: Front) -> None:
             front.layer = words["layer"]
+            front.lacking = {(layer, half) for layer, half in words["lacking"]}
             for number, (replay, states) in enumerate(zip(front.replays, front.states, strict=True)):
-                states[: front.layer + 1] = _tensor(arrays[f"//states/{number}"], states)
+                states[: front.filled] = _tensor(arrays[f"//states/{number}"], states)
                 for place, key in enumerate(words["shared"][number]):
                     names = sorted(name for name in arrays if name.startswith(f"//shared/{number}/{place}/"))
                     replay.shared[key] = tuple(_tensor(arrays[name], states) for name in names)

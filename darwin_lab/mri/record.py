@@ -6,7 +6,7 @@ in memory, how anything was measured.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from darwin_lab.errors import LabError
 from darwin_lab.mri.experts import ExpertReport, expert_report
-from darwin_lab.mri.saved import read_folder, same_measurement, write_folder
+from darwin_lab.mri.saved import Arrays, read_folder, same_measurement, write_folder
 from darwin_lab.statistics.bootstrap import bootstrap_mean
 
 Floats = NDArray[np.float64]
@@ -26,6 +26,10 @@ MEASURES = ("skip", "influence", "loss", "kl")
 NLL (nats a token) without the layer. kl: KL of the next-token distribution without the layer (nats)."""
 DECISIVE = "loss"
 """The measure that decisions use; cosine saturates."""
+HALVES = ("attn", "ffn")
+"""The two halves of a layer whose additions to the stream can be left out one at a time."""
+HALF_MEASURES = ("skip", "loss", "kl")
+"""What is measured of a half; influence needs a layer's own input and output."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,22 @@ class Scan:
     counts: dict[str, NDArray[np.int32]]
     """probe -> [n, M, E] times each expert was chosen; empty without experts."""
     router: dict[str, dict[str, NDArray[np.float32]]]
-    """probe -> {"token_entropy" [M] nats, "mean_p" [M, E]}; empty without experts."""
+    """probe -> {"token_entropy" [M] nats, "mean_p" [M, E], "saliency" [M, E], "output_similarity" [M],
+    "similarity_tokens" [1]}; empty without experts, and without the last three in older scans."""
+    halves: dict[str, dict[str, dict[str, NDArray[np.float32]]]] = field(default_factory=dict)
+    """half -> measure -> probe -> [n, L], NaN where a layer has no such half; empty unless it was asked for."""
+    halves_note: str = ""
+    """Which layers have no such half, in words."""
+
+    @property
+    def has_halves(self) -> bool:
+        """Whether attention and FFN halves were measured on every probe."""
+        return all(
+            probe in self.halves.get(half, {}).get(measure, {})
+            for half in HALVES
+            for measure in HALF_MEASURES
+            for probe in self.probes
+        )
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -67,18 +86,21 @@ class Scan:
         tokens = self.lengths[probe].astype(np.float64)
         return tokens if measure in ("skip", "influence") else tokens - 1
 
-    def importance(self, measure: str) -> dict[str, Floats]:
-        """Probe -> [L] token-weighted mean over texts. Raises `LabError` for an unknown measure."""
-        return {probe: summary[0] for probe, summary in self._summaries(measure).items()}
+    def importance(self, measure: str, half: str | None = None) -> dict[str, Floats]:
+        """Probe -> [L] token-weighted mean over texts; with `half` ("attn", "ffn") of what that half alone adds.
 
-    def interval(self, measure: str, probe: str) -> Floats:
+        NaN where a layer has no such half. Raises `LabError` for an unknown measure, and for halves not measured.
+        """
+        return {probe: self._summary(measure, probe, half)[0] for probe in self.probes}
+
+    def interval(self, measure: str, probe: str, half: str | None = None) -> Floats:
         """[L, 2] bootstrap 95 % interval over texts (NaN with a single text)."""
-        _, low, high, _ = self._summary(measure, probe)
+        _, low, high, _ = self._summary(measure, probe, half)
         return np.stack([low, high], axis=-1)
 
-    def error(self, measure: str, probe: str) -> Floats:
+    def error(self, measure: str, probe: str, half: str | None = None) -> Floats:
         """[L] bootstrap standard error over texts (NaN with a single text)."""
-        return self._summary(measure, probe)[3]
+        return self._summary(measure, probe, half)[3]
 
     def mean_nll(self) -> dict[str, float]:
         """Probe -> NLL in nats a token."""
@@ -95,20 +117,29 @@ class Scan:
         return expert_report(self.counts, self.lengths, self.router, self.moe_layers, self.top_k)
 
     @cached_property
-    def _cache(self) -> dict[tuple[str, str], tuple[Floats, Floats, Floats, Floats]]:
+    def _cache(self) -> dict[tuple[str, str, str | None], tuple[Floats, Floats, Floats, Floats]]:
         return {}
 
-    def _summary(self, measure: str, probe: str) -> tuple[Floats, Floats, Floats, Floats]:
-        if measure not in self.per_text:
-            raise LabError(f"no measure named {measure}; choose one of {', '.join(MEASURES)}")
+    def _summary(self, measure: str, probe: str, half: str | None) -> tuple[Floats, Floats, Floats, Floats]:
+        if (measure, probe, half) not in self._cache:
+            values = self._values(measure, probe, half)
+            self._cache[measure, probe, half] = bootstrap_mean(values, self.weights(measure, probe))
+        return self._cache[measure, probe, half]
+
+    def _values(self, measure: str, probe: str, half: str | None) -> NDArray[np.float32]:
+        """[n, L] per text."""
+        known = MEASURES if half is None else HALF_MEASURES
+        if measure not in known:
+            raise LabError(f"no measure named {measure}; choose one of {', '.join(known)}")
         if probe not in self.probes:
             raise LabError(f"the scan of {self.model} holds no probe {probe}; it holds {', '.join(self.probes)}")
-        if (measure, probe) not in self._cache:
-            self._cache[measure, probe] = bootstrap_mean(self.per_text[measure][probe], self.weights(measure, probe))
-        return self._cache[measure, probe]
-
-    def _summaries(self, measure: str) -> dict[str, tuple[Floats, Floats, Floats, Floats]]:
-        return {probe: self._summary(measure, probe) for probe in self.probes}
+        if half is None:
+            return self.per_text[measure][probe]
+        if half not in HALVES:
+            raise LabError(f"no half named {half}; choose {' or '.join(HALVES)}")
+        if probe not in self.halves.get(half, {}).get(measure, {}):
+            raise LabError(f"the scan of {self.model} holds no halves of probe {probe}; scan it again with halves")
+        return self.halves[half][measure][probe]
 
     def to_json(self) -> dict[str, Any]:
         """What `scan --json` prints: importances and their intervals by measure and probe, experts, tokens."""
@@ -123,10 +154,21 @@ class Scan:
             "importance": {m: {p: v.tolist() for p, v in self.importance(m).items()} for m in MEASURES},
             "interval": {m: {p: _nullable(self.interval(m, p)) for p in self.probes} for m in MEASURES},
             "nll": self.mean_nll(),
+            "halves": self._halves_json() if self.has_halves else None,
             "experts": None if report is None else report.to_json(),
             "tokens": self.tokens,
             "texts": self.texts,
         }
+
+    def _halves_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"note": self.halves_note}
+        for half in HALVES:
+            importance = {m: self.importance(m, half) for m in HALF_MEASURES}
+            found[half] = {
+                "importance": {m: {p: _nullable(v) for p, v in by_probe.items()} for m, by_probe in importance.items()},
+                "interval": {m: {p: _nullable(self.interval(m, p, half)) for p in self.probes} for m in HALF_MEASURES},
+            }
+        return found
 
     def save(self, folder: str | Path) -> Path:
         """Write `scan.json` and `scan.safetensors` into `folder`, atomically. Raises `LabError`."""
@@ -140,11 +182,14 @@ class Scan:
                 arrays[f"counts/{probe}"] = self.counts[probe]
                 for name, values in self.router[probe].items():
                     arrays[f"router/{name}/{probe}"] = values
+            for half, measures in self.halves.items():
+                arrays |= {f"halves/{half}/{m}/{probe}": v[probe] for m, v in measures.items() if probe in v}
         shape = {
             "experts_per_layer": self.experts,
             "top_k": self.top_k,
             "moe_layers": list(self.moe_layers),
             "probes": list(self.probes),
+            "halves_note": self.halves_note,
         }
         return write_folder(folder, "scan", {**self.to_json(), **shape}, arrays)
 
@@ -168,9 +213,9 @@ class Scan:
                 per_text={m: {p: arrays[f"per_text/{m}/{p}"] for p in probes} for m in MEASURES},
                 nll={p: arrays[f"nll/{p}"] for p in probes},
                 counts={p: arrays[f"counts/{p}"] for p in probes} if moe else {},
-                router={p: {n: arrays[f"router/{n}/{p}"] for n in ("token_entropy", "mean_p")} for p in probes}
-                if moe
-                else {},
+                router={p: _router_of(arrays, p) for p in probes} if moe else {},
+                halves=_halves_of(arrays, probes),
+                halves_note=words.get("halves_note", ""),
             )
         except KeyError as error:
             raise LabError(f"{folder} is a scan without {error}; delete it and scan again") from error
@@ -193,7 +238,21 @@ def merged(scans: Sequence[Scan]) -> Scan:
         nll={p: v for scan in scans for p, v in scan.nll.items()},
         counts={p: v for scan in scans for p, v in scan.counts.items()},
         router={p: v for scan in scans for p, v in scan.router.items()},
+        halves=_merged_halves(scans),
+        halves_note=next((scan.halves_note for scan in scans if scan.halves_note), ""),
     )
+
+
+def _merged_halves(scans: Sequence[Scan]) -> dict[str, dict[str, dict[str, NDArray[np.float32]]]]:
+    if not any(scan.halves for scan in scans):
+        return {}
+    return {
+        half: {
+            measure: {p: v for scan in scans for p, v in scan.halves.get(half, {}).get(measure, {}).items()}
+            for measure in HALF_MEASURES
+        }
+        for half in HALVES
+    }
 
 
 def same_scan_basis(one: Scan, other: Scan) -> None:
@@ -229,6 +288,26 @@ def shared_probes(*scans: Scan) -> tuple[str, ...]:
     return probes
 
 
-def _nullable(values: Floats) -> list[list[float | None]]:
-    """[L, 2] as lists, NaN as null."""
-    return [[float(v) if np.isfinite(v) else None for v in row] for row in values]
+def _router_of(arrays: Arrays, probe: str) -> dict[str, NDArray[np.float32]]:
+    """What was kept of the routers on one probe; older scans lack what was not measured then."""
+    found = {name: arrays[f"router/{name}/{probe}"] for name in ("token_entropy", "mean_p")}
+    later = ("saliency", "output_similarity", "similarity_tokens")
+    return found | {name: arrays[f"router/{name}/{probe}"] for name in later if f"router/{name}/{probe}" in arrays}
+
+
+def _halves_of(arrays: Arrays, probes: Sequence[str]) -> dict[str, dict[str, dict[str, NDArray[np.float32]]]]:
+    found = {
+        half: {
+            measure: {p: arrays[name] for p in probes if (name := f"halves/{half}/{measure}/{p}") in arrays}
+            for measure in HALF_MEASURES
+        }
+        for half in HALVES
+    }
+    return found if any(name.startswith("halves/") for name in arrays) else {}
+
+
+def _nullable(values: Floats) -> list[Any]:
+    """As lists, NaN as null."""
+    if values.ndim > 1:
+        return [_nullable(row) for row in values]
+    return [float(value) if np.isfinite(value) else None for value in values]

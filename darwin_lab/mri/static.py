@@ -93,7 +93,8 @@ class StaticProfile:
 
 
 def static_profile(father: "Checkpoint", mother: "Aligned", anatomy: "Anatomy", tick: Tick = silent) -> StaticProfile:
-    """Read every mergeable tensor of both parents once, the mother's as aligned to the father; memory is one of each.
+    """Read every mergeable tensor of both parents once; memory is one of each. The mother's are as `mother` aligns them
+    to the father: under his names, with his tokens and his order of experts where she was aligned so.
 
     Raises `LabError` for a tensor the mother cannot supply, and for NaN or Inf (names tensor and parent).
     Source: methods, section 2.

@@ -1,14 +1,11 @@
-"""A resident model asked for written answers: the prompt of each call, the answer in what it wrote.
+"""A resident model asked for written answers, and a score of greedy answers.
 
-Takes items and a resident model, gives an `Ask` for the protocols, and a score of greedy answers. An item says how it
-is read by `meta.extract`; one with choices and extraction "letter" is shown its choices under letters, in the order
-that belongs to the call. Knows nothing about candidates or storage.
+Takes items and a resident model, gives an `Ask` for the protocols. Knows nothing about candidates or storage.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import nan
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -16,73 +13,74 @@ import numpy as np
 from darwin_lab.engine.resident import Resident
 from darwin_lab.errors import LabError
 from darwin_lab.progress import Tick, silent
-from darwin_lab.scoring.extract import extract, normal
-from darwin_lab.scoring.generation import Prompt, write
+from darwin_lab.scoring.generation import Prompt, Written, write
 from darwin_lab.scoring.items import Item
-from darwin_lab.scoring.letters import Order, drawn_order, lettered
-from darwin_lab.scoring.prompt import context_of, encode, require_spelled
+from darwin_lab.scoring.kept import Kept
+from darwin_lab.scoring.letters import Order
+from darwin_lab.scoring.prompt import encode, require_spelled
 from darwin_lab.scoring.protocols import Answer, Ask, Call, Outcome, Reply, greedy
+from darwin_lab.scoring.questions import (
+    CUES,
+    Asking,
+    answer_in,
+    extraction_of,
+    golds_of,
+    messages_of,
+    order_of,
+    plain_text,
+    stops_of,
+    turns_of,
+)
 from darwin_lab.scoring.score import Score
+from darwin_lab.scoring.thinking import Thought, tags_of, thought_after
 
-NEXT_QUESTION = "\nQuestion:"
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How a model is asked: tokens it may write, the seed of its draws and of the orders of choices, and whether
-    the prompt goes through its chat template, with thinking on or off where the template knows it."""
-
-    max_new_tokens: int = 64
-    seed: int = 0
-    chat: bool = False
-    thinking: bool | None = None
+PLAINLY = Asking()
 
 
-def extraction_of(item: Item) -> str:
-    """How the item's answer is read from what a model writes."""
-    return str(item.meta.get("extract", "line"))
-
-
-def golds_of(items: Sequence[Item]) -> list[Answer]:
-    """The right answers in the form a reply has: a choice's index by letter, otherwise a normalised text."""
-    return [
-        int(item.answer)
-        if extraction_of(item) == "letter"
-        else normal(item.choices[int(item.answer)] if item.choices else str(item.answer), extraction_of(item))
-        for item in items
-    ]
-
-
-def asked_of(resident: Resident, items: Sequence[Item], how: Asking = Asking()) -> Ask:
+def asked_of(resident: Resident, items: Sequence[Item], how: Asking = PLAINLY, keep: Kept | None = None) -> Ask:
     """The model as a protocol asks it; replies depend on (how.seed, item id, call) alone.
 
-    Raises LabError for an item the tokenizer cannot spell, a prompt that fills the context, and a chat that the
-    tokenizer has no template for.
+    What is written goes to `keep` as it is made, with the rows of greedy answers, and is not written again. A thought,
+    by the tags of the chat template, is no part of a reply's text. Raises LabError for an item the tokenizer cannot
+    spell, a prompt that fills the context, a streamed model, a chat that the tokenizer has no template for, and a
+    thinking budget where the template names no tags.
     """
-    if how.chat and not resident.tokenizer.chat_template:
+    tokenizer = resident.tokenizer
+    if how.chat and not tokenizer.chat_template:
         raise LabError("this model's tokenizer has no chat template; ask it without one")
+    if how.thinking_budget is not None and tags_of(tokenizer) is None:
+        raise LabError("this model's chat template marks no thoughts (no </think>); leave out --thinking-budget")
 
     def ask(calls: Sequence[Call], tick: Tick) -> list[Reply]:
-        orders = [_order(items[call.item], call, how.seed) for call in calls]
-        texts = [_text(items[call.item], call, order) for call, order in zip(calls, orders, strict=True)]
-        encoded = _encode(resident.tokenizer, texts, how)
-        prompts = []
-        for call, (first, *_), ids in zip(calls, texts, encoded, strict=True):
+        orders = [order_of(items[call.item], call, how.seed) for call in calls]
+        turns = [turns_of(items[call.item], call, order) for call, order in zip(calls, orders, strict=True)]
+        prompts: list[Prompt] = []
+        asked: dict[Prompt, list[tuple[Call, Order | None]]] = {}
+        for call, order, (first, *_), (ids, thought) in zip(
+            calls, orders, turns, _encode(tokenizer, items, calls, turns, how), strict=True
+        ):
             item = items[call.item]
-            require_spelled(resident.tokenizer, item, first, ids)
-            prompts.append(
-                Prompt(
-                    ids=tuple(ids),
-                    name=item.id,
-                    stops=("\n",) if extraction_of(item) == "line" else (NEXT_QUESTION,),
-                    most=how.max_new_tokens,
-                    temperature=call.temperature,
-                    key=(how.seed, item.id, call.sample) if call.temperature > 0 else (),
-                )
+            require_spelled(tokenizer, item, first, ids)
+            prompt = Prompt(
+                ids=tuple(ids),
+                name=item.id,
+                stops=stops_of(item),
+                most=how.max_new_tokens,
+                temperature=call.temperature,
+                key=(how.seed, item.id, call.sample) if call.temperature > 0 else (),
+                thought=thought,
             )
-        written = write(resident, prompts, tick)
+            prompts.append(prompt)
+            asked.setdefault(prompt, []).append((call, order))
+
+        def rows(prompt: Prompt, found: Written) -> Iterable[dict[str, Any]]:
+            for call, order in asked[prompt]:
+                item = items[call.item]
+                yield from greedy_rows(item, call, answer_in(item, order, found.text))
+
+        written = write(resident, prompts, tick, keep=keep, rows=rows)
         return [
-            Reply(_answer(items[call.item], order, found.text), found.text, found.margin)
+            Reply(answer_in(items[call.item], order, found.text), found.text, found.margin)
             for call, order, found in zip(calls, orders, written, strict=True)
         ]
 
@@ -90,7 +88,12 @@ def asked_of(resident: Resident, items: Sequence[Item], how: Asking = Asking()) 
 
 
 def score_generation(
-    resident: Resident, items: Sequence[Item], max_new_tokens: int = 64, tick: Tick = silent, how: Asking | None = None
+    resident: Resident,
+    items: Sequence[Item],
+    max_new_tokens: int = 64,
+    tick: Tick = silent,
+    how: Asking | None = None,
+    keep: Kept | None = None,
 ) -> Score:
     """Score items by their greedy answer, read as `meta.extract` says (default: its first line is the answer).
 
@@ -101,15 +104,25 @@ def score_generation(
     """
     if not items:
         return score_of(items, None)
-    settings = replace(how or Asking(), max_new_tokens=max_new_tokens)
-    return score_of(items, greedy(golds_of(items), asked_of(resident, items, settings), tick))
+    settings = replace(how or PLAINLY, max_new_tokens=max_new_tokens)
+    return score_of(items, greedy(golds_of(items), asked_of(resident, items, settings, keep), tick))
 
 
 def score_of(items: Sequence[Item], outcome: Outcome | None) -> Score:
     """A protocol's outcome as a score, item by item; an item read by letter has NaN for the log-likelihood of each
     option, so that its chance is known."""
-    answers = outcome.answers if outcome else ()
-    right = np.array(outcome.right if outcome else [], dtype=bool)
+    return _score(items, outcome.answers if outcome else ())
+
+
+def greedy_rows(item: Item, call: Call, answer: Answer | None) -> list[dict[str, Any]]:
+    """The item's score row, where the call is its plain greedy one."""
+    if call.temperature > 0 or call.sample or call.disputed:
+        return []
+    return _score([item], [answer]).to_rows()
+
+
+def _score(items: Sequence[Item], answers: Sequence[Answer | None]) -> Score:
+    right = np.array([answer == gold for answer, gold in zip(answers, golds_of(items), strict=True)], dtype=bool)
     return Score(
         ids=tuple(item.id for item in items),
         tasks=tuple(item.task for item in items),
@@ -122,43 +135,17 @@ def score_of(items: Sequence[Item], outcome: Outcome | None) -> Score:
     )
 
 
-def _order(item: Item, call: Call, seed: int) -> Order | None:
-    if extraction_of(item) != "letter":
-        return None
-    if item.choices is None:
-        raise LabError(f"item {item.id!r} is read by letter, but has no choices; give it choices")
-    return drawn_order(item.id, len(item.choices), seed, call.showing)
-
-
-def _text(item: Item, call: Call, order: Order | None) -> tuple[str, ...]:
-    """The turns of a conversation, beginning and ending with ours."""
-    first = context_of(item)
-    if order is not None:
-        letters = ascii_uppercase[: len(order)]
-        ending = f'End with a line "ANSWER: LETTER", the letter one of {letters}.'
-        first = f"{item.meta.get('prefix', '')}Question: {lettered(item, order)}\n{ending}\nAnswer:"
-    if not call.disputed:
-        return (first,)
-    named = [answer if order is None else ascii_uppercase[order.index(int(answer))] for answer in call.disputed]
-    others = " and ".join(map(str, named[1:])) or "something else"
-    return (first, str(named[0]), f"Other tries at this very question answered {others}. Look at it again.\n\n{first}")
-
-
-def _encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], how: Asking) -> list[list[int]]:
+def _encode(
+    tokenizer: Any, items: Sequence[Item], calls: Sequence[Call], turns: Sequence[tuple[str, ...]], how: Asking
+) -> Iterator[tuple[list[int], Thought | None]]:
+    """Each call's token ids, and how its thought is told from its answer."""
     if not how.chat:
-        return encode(tokenizer, [f"{turns[0]} {turns[1]}\n\n{turns[2]}" if turns[1:] else turns[0] for turns in texts])
+        for ids in encode(tokenizer, [plain_text(some) for some in turns]):
+            yield ids, None
+        return
     extra = {} if how.thinking is None else {"enable_thinking": how.thinking}
-    rows = []
-    for turns in texts:
-        talk = [{"role": ("user", "assistant")[place % 2], "content": turn} for place, turn in enumerate(turns)]
-        shown = tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False, **extra)
-        rows.append(tokenizer(shown, add_special_tokens=False)["input_ids"])
-    return rows
-
-
-def _answer(item: Item, order: Order | None, text: str) -> Answer | None:
-    found = extract(text, extraction_of(item))
-    if found is None or order is None:
-        return found
-    place = ascii_uppercase.index(found)
-    return order[place] if place < len(order) else None
+    for call, some in zip(calls, turns, strict=True):
+        shown = tokenizer.apply_chat_template(messages_of(some), add_generation_prompt=True, tokenize=False, **extra)
+        cue = CUES.get(extraction_of(items[call.item]), "")
+        ids = tokenizer(shown, add_special_tokens=False)["input_ids"]
+        yield ids, thought_after(tokenizer, shown, how.thinking_budget, cue)

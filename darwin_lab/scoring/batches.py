@@ -104,23 +104,27 @@ def branch(context: Tokens, options: Sequence[tuple[int, Tokens]]) -> Context:
     return Context(context, tuple(branches), tuple(reads))
 
 
-def plan_batches(contexts: Sequence[Context], batch_tokens: int, batch_rows: int | None = None) -> list[Batch]:
+def plan_batches(
+    contexts: Sequence[Context], batch_tokens: int, batch_rows: int | None = None, *, whole: bool = False
+) -> list[Batch]:
     """Every context in one batch, longest first, so that a batch that does not fit in memory fails at once.
 
     A batch computes at most `batch_tokens` tokens, of at most `batch_rows` contexts where that is given; a single
-    context with more tokens is a batch of its own.
+    context with more tokens is a batch of its own. With `whole` nothing is shared: every branch is a row of its own
+    with all of its context, for a model that has no cache.
     """
     batches: list[Batch] = []
-    for prefix, members in _families(contexts):
-        rows = [row for context in members for row in _written_out(context, len(prefix))]
+    for prefix, members in [((), list(contexts))] if whole else _families(contexts):
+        rows = [row for context in members for row in _written_out(context, len(prefix), whole)]
         for some in ([row for row in rows if row.branches], [row for row in rows if not row.branches]):
             batches.extend(_cut_to_size(prefix, some, batch_tokens, batch_rows))
     return batches
 
 
-def _written_out(context: Context, prefix: int) -> list[Context]:
-    """A short context once for every branch, as rows that do not branch; a longer one as it is."""
-    if not context.branches or (len(context.tokens) - prefix) * (len(context.branches) - 1) > SHORT:
+def _written_out(context: Context, prefix: int, always: bool) -> list[Context]:
+    """A short context once for every branch, as rows that do not branch; a longer one as it is, unless `always`."""
+    repeated = (len(context.tokens) - prefix) * (len(context.branches) - 1)
+    if not context.branches or (repeated > SHORT and not always):
         return [context]
     reads: list[list[tuple[int, int, int, int]]] = [[] for _ in context.branches]
     for option, holder, position, token in context.reads:

@@ -1,9 +1,10 @@
 """Multiple choice by log-likelihood, exactly lm-evaluation-harness's rule, with nothing computed twice.
 
-Takes items, a tokenizer and a resident model, gives a score. A plan tokenises once and is reusable for every
-candidate: what many contexts share runs once, a context runs once however many choices and items share it, the
-choices branch off its cache, and only positions that predict a choice's token go through the output head.
-Knows nothing about candidates, recipes or storage.
+Takes items, a tokenizer and a model, gives a score. A plan tokenises once and is reusable for every candidate: what
+many contexts share runs once, a context runs once however many choices and items share it, the choices branch off its
+cache, and only positions that predict a choice's token go through the output head. A streamed model has no cache: its
+rows are whole, and all that fit go through a layer before the next is read. Knows nothing about candidates, recipes or
+storage.
 """
 
 import copy
@@ -15,15 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from darwin_lab.engine.plain import plain_pass
 from darwin_lab.engine.resident import Resident
 from darwin_lab.errors import LabError
-from darwin_lab.progress import Tick, silent
+from darwin_lab.progress import Tick, part, silent
 from darwin_lab.scoring.batches import Batch, Reads, Tokens, plan_batches, share_contexts
 from darwin_lab.scoring.items import Item
+from darwin_lab.scoring.kept import Kept
 from darwin_lab.scoring.prompt import encode_options
 from darwin_lab.scoring.score import Score
+from darwin_lab.scoring.tally import Found, Tally
 
 BATCH_TOKENS = 4096
+STREAMED_TOKENS = 1024
+"""Tokens a batch of a streamed model computes at most: a layer's weights lie beside what it computes with."""
 LOGIT_ELEMENTS = 1 << 24  # positions x vocabulary held at once
 
 
@@ -64,32 +70,51 @@ class ChoicePlan:
             ]
             self._longest = [min(longest, cut_to) for longest in self._longest]
         self._contexts, self._contexts_of = share_contexts(encoded)
-        self._batches: dict[tuple[int, ...], tuple[Batch, ...]] = {}
+        self._batches: dict[tuple[bool, tuple[int, ...]], tuple[Batch, ...]] = {}
 
-    def score(self, resident: Resident, subset: Sequence[str] | None = None, tick: Tick = silent) -> Score:
-        """Score the items, or those whose ids are in `subset` (in that order).
+    def score(
+        self,
+        resident: Resident,
+        subset: Sequence[str] | None = None,
+        tick: Tick = silent,
+        keep: Kept | None = None,
+    ) -> Score:
+        """Score the items, or those whose ids are in `subset` (in that order), on a resident or a streamed model.
 
-        An item's numbers do not depend on the subset beyond float rounding. Raises LabError for an unknown id and
-        for an item longer than the model's context.
+        An item's numbers do not depend on the subset, or on streaming, beyond float rounding. With `keep` every batch
+        (streamed: every pass of batches) is kept as it is done, with the rows of the items it completes, and one kept
+        before is not run again: the same items give the very same numbers, however often the work was stopped. Raises
+        LabError for an unknown id and for an item longer than the model's context.
         """
         places = list(range(len(self.items))) if subset is None else [self._known(name) for name in subset]
         self._check_lengths(places, resident.context_length)
-        needed = tuple(sorted({number for place in places for number in self._contexts_of[place]}))
-        batches = self._batches.get(needed)
-        if batches is None:
-            batches = tuple(plan_batches([self._contexts[i] for i in needed], *self._size))
-            self._batches = {needed: batches}
-        loglik = np.zeros(int(self._options[-1]))
+        batches = self._planned(places, resident.streamed)
+        tally = Tally(self.items, places, self._options, batches, _row, keep)
         with resident.lock, torch.inference_mode():
-            prefixes = _Prefixes(resident)
-            for number, batch in enumerate(batches):
-                tick(number / len(batches), f"scoring batch {number + 1} of {len(batches)}")
-                _run(resident, batch, prefixes, self._size[1], loglik)
+            if resident.streamed:
+                _run_streamed(resident, batches, tally, tick)
+            else:
+                prefixes = _Prefixes(resident)
+                for number in tally.todo:
+                    tick(number / len(batches), f"scoring batch {number + 1} of {len(batches)}")
+                    tally.add(number, _run(resident, batches[number], prefixes, self._size[1]))
         tick(1.0, "scored")
+        loglik = tally.loglik()
         return to_score(
             [self.items[place] for place in places],
             [loglik[self._options[place] : self._options[place + 1]] for place in places],
         )
+
+    def _planned(self, places: Sequence[int], streamed: bool) -> tuple[Batch, ...]:
+        """The batches of these items; the last ones planned are remembered."""
+        needed = tuple(sorted({number for place in places for number in self._contexts_of[place]}))
+        batches = self._batches.get((streamed, needed))
+        if batches is None:
+            tokens, rows = self._size
+            tokens = min(tokens, STREAMED_TOKENS) if streamed else tokens
+            batches = tuple(plan_batches([self._contexts[i] for i in needed], tokens, rows, whole=streamed))
+            self._batches = {(streamed, needed): batches}
+        return batches
 
     def _known(self, name: str) -> int:
         if name not in self._place:
@@ -113,6 +138,7 @@ def score_choices(
     batch_rows: int | None = None,
     cut: bool = False,
     tick: Tick = silent,
+    keep: Kept | None = None,
 ) -> Score:
     """Score multiple-choice items once; for many candidates keep a `ChoicePlan`.
 
@@ -128,7 +154,7 @@ def score_choices(
         batch_rows=batch_rows,
         cut_to=resident.context_length if cut else None,
     )
-    return plan.score(resident, tick=tick)
+    return plan.score(resident, tick=tick, keep=keep)
 
 
 def _cut(item: Item, context: Tokens, option: Tokens, limit: int) -> tuple[Tokens, Tokens]:
@@ -161,17 +187,33 @@ class _Prefixes:
         return cache
 
 
-def _run(
-    resident: Resident, batch: Batch, prefixes: _Prefixes, most_rows: int | None, loglik: NDArray[np.float64]
-) -> None:
-    """Add the batch's log-probabilities to `loglik` [options]; no forward has more than `most_rows` rows."""
+def _run_streamed(resident: Resident, batches: Sequence[Batch], tally: Tally, tick: Tick) -> None:
+    """The batches nobody has run, as many a pass as fit in memory."""
+    todo = tally.todo
+    done = 0
+    while done < len(todo):
+        numbers = todo[done:]
+
+        def read(place: int, hidden: torch.Tensor, numbers: Sequence[int] = numbers) -> None:
+            tally.add(numbers[place], _read(resident, hidden, batches[numbers[place]].context_reads))
+
+        done += plain_pass(
+            resident,
+            [batches[number].context_ids for number in numbers],
+            read,
+            part(tick, done / len(todo), 1.0),
+        )
+
+
+def _run(resident: Resident, batch: Batch, prefixes: _Prefixes, most_rows: int | None) -> Found:
+    """What a batch reads; no forward has more than `most_rows` rows."""
     branches = len(batch.branch_parent)
     device = resident.device
     cache = prefixes.cache(batch.prefix, len(batch.context_ids))
     out = resident.backbone(
         input_ids=batch.context_ids.to(device), past_key_values=cache, use_cache=branches > 0 or cache is not None
     )
-    _read(resident, out.last_hidden_state, batch.context_reads, loglik)
+    options, values = _read(resident, out.last_hidden_state, batch.context_reads)
     hidden = []
     step = most_rows or max(1, branches)
     for start in range(0, branches, step):
@@ -180,11 +222,14 @@ def _run(
         own.reorder_cache(batch.branch_parent[rows].to(device))
         ids = batch.branch_ids[rows].to(device)
         hidden.append(resident.backbone(input_ids=ids, past_key_values=own, use_cache=True).last_hidden_state)
-    if hidden:
-        _read(resident, torch.cat(hidden), batch.branch_reads, loglik)
+    if not hidden:
+        return options, values
+    more = _read(resident, torch.cat(hidden), batch.branch_reads)
+    return np.concatenate([options, more[0]]), np.concatenate([values, more[1]])
 
 
-def _read(resident: Resident, hidden: torch.Tensor, reads: Reads, loglik: NDArray[np.float64]) -> None:
+def _read(resident: Resident, hidden: torch.Tensor, reads: Reads) -> Found:
+    """The log-probabilities (nats, float64) read in normed states [rows, positions, H], and whose they are."""
     chosen = hidden.flatten(0, 1)[reads.positions.to(hidden.device)]
     token_logits, normaliser = [], []
     block = max(1, LOGIT_ELEMENTS // max(1, resident.model.config.get_text_config().vocab_size))
@@ -197,7 +242,7 @@ def _read(resident: Resident, hidden: torch.Tensor, reads: Reads, loglik: NDArra
     for where, values in token_logits:
         log_probability[where] = values
     log_probability -= torch.cat(normaliser)[reads.place]
-    np.add.at(loglik, reads.option, log_probability.double().numpy())
+    return reads.option, log_probability.double().numpy()
 
 
 def to_score(items: Sequence[Item], logliks: Sequence[NDArray[np.float64]]) -> Score:
@@ -213,6 +258,10 @@ def to_score(items: Sequence[Item], logliks: Sequence[NDArray[np.float64]]) -> S
         predictions=tuple(row[0] for row in answered),
         clusters=tuple(item.cluster for item in items),
     )
+
+
+def _row(item: Item, loglik: NDArray[np.float64]) -> Score:
+    return to_score([item], [loglik])
 
 
 def _answer(item: Item, loglik: NDArray[np.float64]) -> tuple[int, int, float]:

@@ -11,6 +11,7 @@ from darwin_lab.scoring.asking import score_generation
 from darwin_lab.scoring.choice import score_choices
 from darwin_lab.scoring.debias import score_letters
 from darwin_lab.scoring.items import Item, by_choice
+from darwin_lab.scoring.kept import Kept
 from darwin_lab.scoring.score import Score, join_scores
 
 
@@ -23,9 +24,10 @@ def score_items(
     cut: bool = False,
     letters: bool = False,
     seed: int = 0,
+    keep: Kept | None = None,
 ) -> Score:
     """One score of all items; see `score_choices`, `score_generation` and, with `letters` and its `seed`,
-    `score_letters` for the rules and errors."""
+    `score_letters` for the rules and errors. What is made goes to `keep` and is not made again."""
     choice = [item for item in items if by_choice(item)]
     written = [item for item in items if not by_choice(item)]
     share = len(choice) / max(1, len(items))
@@ -33,10 +35,10 @@ def score_items(
     if choice:
         share_tick = part(tick, 0.0, share)
         parts.append(
-            score_letters(resident, choice, seed=seed, cut=cut, tick=share_tick)
+            score_letters(resident, choice, seed=seed, cut=cut, tick=share_tick, keep=keep)
             if letters
-            else score_choices(resident, choice, cut=cut, tick=share_tick)
+            else score_choices(resident, choice, cut=cut, tick=share_tick, keep=keep)
         )
     if written:
-        parts.append(score_generation(resident, written, max_new_tokens, tick=part(tick, share, 1.0)))
+        parts.append(score_generation(resident, written, max_new_tokens, tick=part(tick, share, 1.0), keep=keep))
     return join_scores(parts, [item.id for item in items])

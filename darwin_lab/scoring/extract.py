@@ -11,13 +11,14 @@ the last number; `boxed` the last \\boxed{...}."""
 _LETTER = re.compile(r"^\W*answer\s*(?:is)?\s*:?\W*\(?([A-Za-z])\)?\W*$", re.IGNORECASE | re.MULTILINE)
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+")
 _MARKED = re.compile(r"####\s*(-?\$?[\d,]*\.?\d+)")
-_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_THINKING = re.compile(r"\A(?:(?!<think>).)*</think>|<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
 def extract(text: str, way: str) -> str | None:
     """The answer, normalised: a letter in capitals, a number without commas, signs of money or trailing zeros.
 
-    Text between <think> and </think>, closed or not, is no answer. None when nothing is left to read.
+    Text between <think> and </think>, closed or not, is no answer, nor is what stands before a </think> that the
+    prompt opened. None when nothing is left to read.
     """
     spoken = _THINKING.sub("", text)
     if way == "line":

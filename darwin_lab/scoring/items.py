@@ -6,7 +6,7 @@ splits. Knows nothing about tokenizers, models or scores.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ class Item:
 
     `meta` the rooms read: `split`, `style` ("continuation" scores the choice straight after the question),
     `delimiter` (between context and choice, " "), `primary` ("acc" or "acc_norm": which p_gold follows), `cluster`
-    (items of one passage or translations of one item share it), `extract` (how a written answer is read; an item
-    with choices is then asked to write it), `solution` (what a few-shot example shows after the question), and
-    `prefix` (solved items before the question).
+    (items of one passage or translations of one item share it), `category`, `extract` (how a written answer is read;
+    an item with choices is then asked to write it), `solution` (what a few-shot example shows after the question),
+    and `prefix` (solved items before the question).
     """
 
     id: str
@@ -43,6 +43,11 @@ class Item:
     def cluster(self) -> str:
         """The cluster the item is resampled with; an item without one stands alone."""
         return str(self.meta.get("cluster", self.id))
+
+    @property
+    def category(self) -> str:
+        """What an accuracy by category groups by; the task where nothing finer is known."""
+        return str(self.meta.get("category", self.task))
 
 
 def by_choice(item: Item) -> bool:
@@ -129,6 +134,12 @@ def _parse(line: str, where: str) -> Item:
         raise LabError(f"{where}: not valid JSON ({error}); write one JSON object a line") from error
     if not isinstance(row, dict):
         raise LabError(f"{where}: a {type(row).__name__} instead of a JSON object; write one object a line")
+    return make_item(row, where)
+
+
+def make_item(given: Mapping[str, Any], where: str) -> Item:
+    """The item in `id, task, question, choices, answer, meta`; LabError that begins with `where` for a wrong field."""
+    row = dict(given)
     for name in ("id", "task", "question", "answer"):
         if row.get(name) is None:
             raise LabError(f"{where}: field {name!r} is missing; an item needs id, task, question and answer")
@@ -144,8 +155,18 @@ def _parse(line: str, where: str) -> Item:
         question=row["question"],
         choices=choices,
         answer=_answer(row["answer"], choices, where),
-        meta=_meta(row.get("meta"), choices, where),
+        meta=_meta(_with_category(row, where), choices, where),
     )
+
+
+def _with_category(row: dict[str, Any], where: str) -> Any:
+    """The row's `meta`, with a `category` that stands beside the question, as many files have it."""
+    category, meta = row.get("category"), row.get("meta")
+    if category is None or not isinstance(meta, dict | None):
+        return meta
+    if not isinstance(category, str):
+        raise LabError(f"{where}: 'category' must be a text, got {category!r}")
+    return {"category": category, **(meta or {})}
 
 
 def _choices(choices: Any, where: str) -> tuple[str, ...] | None:

@@ -93,6 +93,7 @@ class Score:
     def benchmarks(self) -> dict[str, Bench]:
         """Each task's means, in the order the tasks first appear."""
         chance = np.array([1 / len(values) if values else 0.0 for values in self.loglik])
+        invalid = self.invalid
         result = {}
         for task, rows in self._rows_by_task().items():
             n, right = len(rows), int(self.acc[rows].sum())
@@ -104,7 +105,7 @@ class Score:
                 p_gold=None if np.isnan(p_gold).all() else float(np.nanmean(p_gold)),
                 interval=wilson(right, n),
                 chance=float(chance[rows].mean()),
-                invalid=sum(self.invalid[row] for row in rows),
+                invalid=sum(invalid[row] for row in rows),
             )
         return result
 

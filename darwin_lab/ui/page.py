@@ -1,4 +1,4 @@
-"""The page: header, six tabs, status bar, and the clock that lets it follow the store.
+"""The page: header, eight tabs, status bar, and the clock that lets it follow the store.
 
 Takes a `Lab`; gives the `gr.Blocks` that `app.py` launches. Handlers only queue jobs and read; one clock a page asks
 the store what changed, and only what changed is redrawn.
@@ -30,9 +30,9 @@ from darwin_lab.ui.session import (
     pair_of,
     to_load,
 )
-from darwin_lab.ui.tabs import child, evolution, genome, health, mri, parents
+from darwin_lab.ui.tabs import ask, benchmark, child, evolution, genome, health, mri, parents
 
-TABS = ("parents", "mri", "genome", "evolution", "health", "child")
+TABS = ("parents", "mri", "genome", "evolution", "benchmark", "ask", "health", "child")
 HOME = "mri"
 BRAND = (
     "<div class='dl-brand'><svg width='26' height='26' viewBox='0 0 26 26' aria-hidden='true' fill='none' "
@@ -48,14 +48,14 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
     with gr.Blocks(title="Darwin Lab", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         pair, layer, run = gr.State(""), gr.State(None), gr.State(NO_RUN_CHOSEN)
         at_hand, load = gr.State(None), gr.State({"genome": None, "stamp": ""})
-        scan, evo, kid = (
-            gr.Textbox("", visible="hidden", elem_id=f"{name}_stamp") for name in ("scan", "run", "child")
+        scan, evo, kid, scores = (
+            gr.Textbox("", visible="hidden", elem_id=f"{name}_stamp") for name in ("scan", "run", "child", "bench")
         )
         seen = gr.State({"ended": None, "notice": "", "bar": None, "place": None})
         header = gr.HTML(header_of(None), elem_id="header")
         place = address(HOME)
         with gr.Tabs(elem_id="tabs", selected=HOME) as tabs:
-            shared = Shared(lab, pair, layer, run, at_hand, load, scan, evo, kid, tabs)
+            shared = Shared(lab, pair, layer, run, at_hand, load, scan, evo, kid, scores, tabs)
             with gr.Tab("Parents", id="parents", elem_id="tab_parents"):
                 parents.build(shared)
             with gr.Tab("MRI", id="mri", elem_id="tab_mri"):
@@ -64,6 +64,10 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
                 editor, evolve = genome.build(shared)
             with gr.Tab("Evolution", id="evolution", elem_id="tab_evolution"):
                 evolution.build(shared, editor, evolve)
+            with gr.Tab("Benchmark", id="benchmark", elem_id="tab_benchmark"):
+                benchmark.build(shared)
+            with gr.Tab("Ask", id="ask", elem_id="tab_ask"):
+                ask.build(shared)
             with gr.Tab("Health", id="health", elem_id="tab_health"):
                 health.build(shared)
             with gr.Tab("Child", id="child", elem_id="tab_child"):
@@ -82,11 +86,14 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
             opened = pair_of(lab, key)
             named = {"pair": key if first is None or key != first.key else None, "layer": at, **chosen}
             named["child"] = child_hash(lab, opened, genes) if opened is not None and genes is not None else None
-            return follow(lab, (opened, chosen, genes), named, known[:3], known[3])
+            fresh = benchmark.stamp(lab, opened, named["child"])
+            shown = follow(lab, (opened, chosen, genes), named, known[:3], known[3])
+            return [*shown, fresh if fresh != known[4] else gr.skip()]
 
         pulse = gr.Timer(3.0 if os.environ.get("SPACE_ID") else 1.0)
         for beat in (pulse.tick, pair.change, layer.change, run.change):
-            beat(tick, [pair, layer, run, at_hand, scan, evo, kid, seen], [bar, place, scan, evo, kid, seen], **AT_ONCE)
+            told, heard = [pair, layer, run, at_hand, scan, evo, kid, seen], [bar, place, scan, evo, kid, seen]
+            beat(tick, [*told, scores], [*heard, scores], **AT_ONCE)
 
         def stop_job(known: dict[str, Any], event: gr.EventData) -> Any:
             job = event._data.get("cancel")
@@ -118,10 +125,10 @@ def on_arrival(lab: Lab, first: Pair | None, query: dict[str, str]) -> list[Any]
     wanted = None
     try:
         if query.get("pair"):
-            pair = lab.pair(query["pair"])
+            pair = arriving(lab, query["pair"], pair)
         if query.get("run"):
             run = lab.run(lab.check_id(query["run"]))
-            pair, chosen["run"] = lab.pair(run.pair_key), run.id
+            pair, chosen["run"] = arriving(lab, run.pair_key, pair), run.id
             chosen["candidate"] = int(query["candidate"]) if query.get("candidate", "").isdigit() else None
         if query.get("child") and pair is not None:
             wanted = lab.genome_of(pair, lab.check_id(query["child"]))
@@ -134,6 +141,14 @@ def on_arrival(lab: Lab, first: Pair | None, query: dict[str, str]) -> list[Any]
     genome_ = wanted or neutral_genome("v6", pair.anatomy.layers)
     inside = layer is not None and layer < pair.anatomy.layers
     return [pair.key, layer if inside else None, chosen, to_load(genome_, "arrival"), tab]
+
+
+def arriving(lab: Lab, key: str, instead: Pair | None) -> Pair | None:
+    """The pair of a link; `instead` while its weights have to be read first, which is started and said."""
+    if lab.request_pair(key) is None:
+        return lab.pair(key)
+    gr.Info("Its weights are being read first; open the link again when the bar below is done.", title="Link")
+    return instead
 
 
 def follow(

@@ -49,6 +49,7 @@ class Shared:
     scan_stamp: gr.Textbox
     run_stamp: gr.Textbox
     child_stamp: gr.Textbox
+    bench_stamp: gr.Textbox
     tabs: gr.Tabs
 
 

@@ -4,7 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darwin_lab.checkpoint.checkpoint import read_json
+from darwin_lab.errors import LabError
+from darwin_lab.genome.genome import Genome, genome_from_json
+from darwin_lab.merging.prescription import Prescription
 from darwin_lab.mri.probes import FAMILY_PROBES, GENERIC_PROBES, ProbeSet, load_probes
+from darwin_lab.progress import Tick, part
 
 
 @dataclass(frozen=True)
@@ -17,3 +22,32 @@ class Result:
 
 def probes_for(path: Path | None, model: str) -> ProbeSet:
     return load_probes(path or (FAMILY_PROBES if model.startswith("family:") else GENERIC_PROBES))
+
+
+def genome_of_file(path: Path, layers: int) -> Genome:
+    """The genome of a JSON file. Raises `LabError` naming the file."""
+    if not path.is_file():
+        raise LabError(f"no genome file {path}; save one from the Genome tab or write it by hand")
+    try:
+        return genome_from_json(read_json(path), layers)
+    except LabError as error:
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise LabError(f"{where}{error}") from None
+
+
+def lab_advice(
+    father: str, mother: str, ancestor: str | None, vocabulary: str, wanted: str | None, tick: Tick
+) -> tuple[Prescription | None, bool]:
+    """The prescription with the hash `wanted`, else that of the lab's scans of both parents, made now where they are
+    missing; and whether any was made."""
+    from darwin_lab.lab.lab import Lab
+
+    lab = Lab()
+    try:
+        pair = lab.open_pair(father, mother, ancestor, vocabulary=vocabulary)
+        jobs = lab.request_scan(pair) if wanted is None else []
+        for index, job_id in enumerate(jobs):
+            lab.wait(job_id, part(tick, index / len(jobs), (index + 1) / len(jobs)))
+        return lab.advice(pair, wanted), bool(jobs)
+    finally:
+        lab.close()

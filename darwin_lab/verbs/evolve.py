@@ -56,6 +56,7 @@ def _started(lab: Lab, arguments: argparse.Namespace) -> tuple[str, Pair]:
         arguments.ancestor or ("family:ancestor" if family else None),
         items=arguments.items,
         probes=arguments.probes,
+        vocabulary=arguments.vocab or "same",
     )
     asked = {name: getattr(arguments, name) for name in ("layout", "operator", "budget", "seed")}
     settings: EvolutionSettings = settings_from_json(
@@ -73,10 +74,14 @@ def _resumed(lab: Lab, arguments: argparse.Namespace) -> tuple[str, Pair]:
         raise LabError(f"{arguments.out} holds no run to resume; leave --resume out to start one")
     run_id = lab.check_id(str(read_json(path).get("run", "")))
     run = lab.run(run_id)
+    reading = lab.request_pair(run.pair_key)
+    if reading is not None:
+        lab.wait(reading)
     refs, settings = lab.pair(run.pair_key).refs, run.settings.to_json()
     for flag, asked, has in (
         ("FATHER", lasting_ref(arguments.father), refs["father"]),
         ("MOTHER", lasting_ref(arguments.mother), refs["mother"]),
+        ("--vocab", arguments.vocab, refs.get("vocabulary", "same")),
         *((f"--{name}", getattr(arguments, name), settings[name]) for name in ("layout", "operator", "budget", "seed")),
     ):
         if asked is not None and asked != has:

@@ -1,30 +1,146 @@
-"""The verb `health`: a child's scan beside its parents'."""
+"""The verb `health`: a child's scan beside its parents', in a folder or virtual, and what would mend it."""
 
 import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+from darwin_lab.checkpoint.anatomy import read_anatomy
+from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.checkpoint.compare import require_compatible
 from darwin_lab.checkpoint.opening import open_checkpoint
+from darwin_lab.engine.child import Child
+from darwin_lab.engine.resident import Resident
+from darwin_lab.engine.source import Source
 from darwin_lab.engine.streamed import load_model, weigh
-from darwin_lab.mri.health import check_health
+from darwin_lab.errors import LabError
+from darwin_lab.genome.genome import Genome
+from darwin_lab.merging.recipe import make_recipe, uniform_recipe
+from darwin_lab.mri.health import Health, check_health
+from darwin_lab.mri.mending import Mending, mend, nll_changes
 from darwin_lab.mri.prescribe import golden_layers
-from darwin_lab.mri.scan import scan_model
+from darwin_lab.mri.probes import ProbeSet
+from darwin_lab.mri.record import Scan
+from darwin_lab.mri.scan import MAX_TOKENS, scan_model
 from darwin_lab.progress import Tick, part
-from darwin_lab.verbs.common import Result, probes_for
+from darwin_lab.verbs.common import Result, genome_of_file, lab_advice, probes_for
+
+_ADVISED = 0.2
+"""Share of the work that scanning for a genome's advice takes."""
 
 
 def run(arguments: argparse.Namespace, tick: Tick) -> Result:
-    """Scan child and parents on the same probes and compare."""
+    """Scan child and parents on the same probes, compare, and with --mend find what clears its flags."""
+    _check_flags(arguments)
+    limit = MAX_TOKENS if arguments.max_tokens is None else arguments.max_tokens
+    if limit < 2:
+        raise LabError(f"--max-tokens {limit} leaves nothing to predict; give 2 or more")
     probes = probes_for(arguments.probes, arguments.father)
-    sources = [open_checkpoint(ref) for ref in (arguments.child, arguments.father, arguments.mother)]
-    require_compatible(sources[1], sources[0])
-    require_compatible(sources[1], sources[2])
-    model = load_model(sources[0], weigh(sources[0]))
+    father, mother = open_checkpoint(arguments.father), open_checkpoint(arguments.mother)
+    ancestor = open_checkpoint(arguments.ancestor) if arguments.ancestor else None
+    require_compatible(father, mother, ancestor, vocabulary=arguments.vocab)
+    pinned = genome = None
+    if arguments.genome is not None:
+        genome = genome_of_file(arguments.genome, read_anatomy(father).layers)
+        pinned = _children(arguments, genome, father, mother, ancestor, part(tick, 0.0, _ADVISED))
+        child: Source = pinned({})
+    else:
+        child = folder = open_checkpoint(arguments.child)
+        require_compatible(father, folder, vocabulary=arguments.vocab)
+    model = load_model(father, weigh(father))
+    beside = _with_his_tokens(father, mother, ancestor, arguments.vocab)
     scans = [
-        scan_model(model, source, probes, part(tick, index / 3, (index + 1) / 3))
-        for index, source in enumerate(sources)
+        scan_model(
+            model, source, probes, part(tick, _ADVISED + index / 5, _ADVISED + (index + 1) / 5), max_tokens=limit
+        )
+        for index, source in enumerate((child, father, beside))
     ]
+    found = _checked(scans)
+    if pinned is None or genome is None or arguments.mend is None:
+        return Result(found.to_json(), _text(found))
+    mending = _mended(model, pinned, genome, found, scans, probes, limit, part(tick, _ADVISED + 0.6, 1.0))
+    if mending.genome is not None:
+        arguments.mend.write_text(json.dumps(mending.genome, indent=1) + "\n", encoding="utf-8")
+    saved = f"mended genome in {arguments.mend}" if mending.genome else "no genome written: no layer was moved"
+    lines = [_text(found), "", mending.sentence if mending.layers else "No layer is flagged: nothing to mend.", saved]
+    return Result({**found.to_json(), "mending": mending.to_json()}, "\n".join(lines))
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Exactly one of CHILD and --genome; what does nothing is an error."""
+    if (arguments.child is None) == (arguments.genome is None):
+        raise LabError("give either CHILD (a folder) or --genome G.json (a child that has no files yet)")
+    if arguments.genome is None and (arguments.mend or arguments.ancestor):
+        flag = "--mend" if arguments.mend else "--ancestor"
+        raise LabError(f"{flag} needs --genome G.json: a folder is checked as it is; its recipe.json names the genome")
+    if arguments.mend and arguments.mend.exists():
+        raise LabError(f"{arguments.mend} exists; give --mend a new file")
+
+
+def _children(
+    arguments: argparse.Namespace,
+    genome: Genome,
+    father: Checkpoint,
+    mother: Checkpoint,
+    ancestor: Checkpoint | None,
+    tick: Tick,
+) -> Callable[[Mapping[int, float]], Child]:
+    """The genome's child with some layers pinned. A genome that trusts the MRI gets the advice of the lab's scans."""
+    vocabulary, advice = arguments.vocab, None
+    if genome.reads_advice:
+        advice, _ = lab_advice(
+            arguments.father, arguments.mother, arguments.ancestor, vocabulary, genome.prescription, tick
+        )
+
+    def pinned(shares: Mapping[int, float]) -> Child:
+        moved = replace(genome, pinned={**genome.pinned, **shares})
+        return Child(father, mother, make_recipe(moved, read_anatomy(father), advice, vocabulary=vocabulary), ancestor)
+
+    return pinned
+
+
+def _with_his_tokens(father: Checkpoint, mother: Checkpoint, ancestor: Checkpoint | None, vocabulary: str) -> Source:
+    """The mother as she is read beside the child: under the father's tokens where they are matched by token."""
+    if vocabulary == "same":
+        return mother
+    all_hers = uniform_recipe(read_anatomy(father), 1.0, vocabulary=vocabulary)
+    return Child(father, mother, all_hers, ancestor, name=mother.name)
+
+
+def _checked(scans: list[Scan]) -> Health:
     child, father, mother = scans
-    found = check_health(child, father, mother, golden=golden_layers(father, mother))
+    return check_health(child, father, mother, golden=golden_layers(father, mother))
+
+
+def _mended(
+    model: Resident,
+    pinned: Callable[[Mapping[int, float]], Child],
+    genome: Genome,
+    found: Health,
+    scans: list[Scan],
+    probes: ProbeSet,
+    limit: int,
+    tick: Tick,
+) -> Mending:
+    """Every flagged layer moved until its flag clears, and the new child checked again."""
+    before, father, mother = scans
+    recipe = pinned({}).recipe
+    ratios = {layer: share for layer, share in enumerate(recipe.layer_ratios()) if share is not None}
+    layers = mend(
+        model, pinned, ratios, found.advice, probes, (father, mother), found.thresholds, part(tick, 0.0, 0.7),
+        max_tokens=limit,
+    )  # fmt: skip
+    pins = {one.layer: one.after for one in layers if one.after is not None}
+    if not pins:
+        return Mending(recipe.hash, None, None, layers, found, None, ())
+    new = pinned(pins)
+    scan = scan_model(model, new, probes, part(tick, 0.7, 1.0), max_tokens=limit)
+    moved = replace(genome, pinned={**genome.pinned, **pins}).to_json()
+    after = _checked([scan, father, mother])
+    return Mending(recipe.hash, new.recipe.hash, moved, layers, found, after, nll_changes(before, scan))
+
+
+def _text(found: Health) -> str:
     rows = [f"{'probe':<12} {'child':>8} {'father':>8} {'mother':>8}   NLL, nats a token"]
     rows += [f"{row.probe:<12} {row.child:8.3f} {row.father:8.3f} {row.mother:8.3f}" for row in found.nll]
-    return Result(found.to_json(), "\n".join([f"{found.verdict}: {found.sentence}", "", *rows]))
+    return "\n".join([f"{found.verdict}: {found.sentence}", "", *rows])

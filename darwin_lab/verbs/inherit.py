@@ -21,10 +21,8 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     child, father, mother = (open_checkpoint(ref) for ref in (arguments.child, arguments.father, arguments.mother))
     ancestor = open_checkpoint(arguments.ancestor) if arguments.ancestor is not None else None
     _require_kin(child, father, mother, ancestor)
-    notes = []
-    if ancestor is None:
-        ancestor, note = _recipes_ancestor(child, father, mother)
-        notes = [note] if note else []
+    ancestor, note = _ancestor_of(child, father, mother, ancestor)
+    notes = [note] if note else []
     weights = part(tick, 0.0, 0.4 if arguments.languages else 1.0)
     found = what_was_inherited(child, father, mother, ancestor, weights)
     data, lines = {**found.to_json(), "notes": notes}, [*notes, _text(found)]
@@ -49,21 +47,25 @@ def _require_kin(child: Checkpoint, father: Checkpoint, mother: Checkpoint, ance
             )
 
 
-def _recipes_ancestor(child: Checkpoint, father: Checkpoint, mother: Checkpoint) -> tuple[Checkpoint | None, str]:
-    """The ancestor that the child's own recipe for these parents names, if it is on this machine; what to say of it."""
+def _ancestor_of(
+    child: Checkpoint, father: Checkpoint, mother: Checkpoint, given: Checkpoint | None
+) -> tuple[Checkpoint | None, str]:
+    """The ancestor given, or the one that the child's own recipe for these parents names; and what to say of it."""
     if not (child.folder / RECIPE_FILE).is_file():
-        return None, ""
+        return given, ""
     try:
         file = read_recipe_file(child.folder)
     except LabError:
-        return None, ""
-    named = file.parents.get("ancestor")
-    given = {"father": father, "mother": mother}
-    if named is None or any(file.parents[role].fingerprint != one.fingerprint for role, one in given.items()):
-        return None, ""
+        return given, ""
+    named, parents = file.parents.get("ancestor"), {"father": father, "mother": mother}
+    if named is None or any(file.parents[role].fingerprint != one.fingerprint for role, one in parents.items()):
+        return given, ""
+    if given is not None:
+        other = f"recipe.json names another ancestor, {named.name}; what follows is told by {given.name}"
+        return given, "" if given.fingerprint == named.fingerprint else other
     try:
         ancestor = _at_hand(named.ref)
-        file.check_parents({**given, "ancestor": ancestor})
+        file.check_parents({**parents, "ancestor": ancestor})
     except LabError:
         return None, (
             f"the recipe of {child.name} has the ancestor {named.name}, which is not at {named.ref} as it was; "

@@ -1,4 +1,4 @@
-"""The verb `merge`: a child written to a folder, from a ratio, a genome, a recipe or a mergekit file."""
+"""The verb `merge`: a child written to a folder, from a ratio, blocks, a genome, a recipe or a mergekit file."""
 
 import argparse
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 from darwin_lab.checkpoint.alignment import align
 from darwin_lab.checkpoint.anatomy import Anatomy, read_anatomy
-from darwin_lab.checkpoint.checkpoint import Checkpoint, read_json
+from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.checkpoint.compare import require_compatible
 from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.engine.card import CardNotes
@@ -17,6 +17,7 @@ from darwin_lab.engine.export import check_devices, check_target, export_child
 from darwin_lab.engine.inheritance import what_was_inherited
 from darwin_lab.engine.shards import parse_size
 from darwin_lab.errors import LabError
+from darwin_lab.genome.block_text import genome_of_blocks
 from darwin_lab.genome.genome import Genome, genome_from_json
 from darwin_lab.genome.presets import preset_genome, stretch_words
 from darwin_lab.merging.matching import expert_identity, require_same_experts
@@ -26,7 +27,7 @@ from darwin_lab.merging.prescription import Prescription
 from darwin_lab.merging.recipe import Recipe, make_recipe, uniform_recipe
 from darwin_lab.merging.recipe_file import read_recipe_file
 from darwin_lab.progress import Tick, part
-from darwin_lab.verbs.common import Result
+from darwin_lab.verbs.common import Result, genome_of_file, lab_advice
 
 _SCANNING_SHARE, _LOOKING_SHARE = 0.8, 0.05
 _DECIDED = frozenset({"operator", "option", "density", "scans", "router", "experts", "match_experts"})
@@ -166,9 +167,11 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
     if arguments.experts in ("preserve", "usage") and not anatomy.experts:
         raise LabError(f"{father.name} has no experts, so --experts {arguments.experts} does nothing; leave it out")
     genome = None
-    if arguments.ratio is not None:
+    if arguments.ratio is not None or arguments.blocks is not None:
         _refuse_idle(arguments, father.name, anatomy)
-    else:
+    if arguments.blocks is not None:
+        genome = _genome_of_blocks(arguments, anatomy.layers)
+    elif arguments.ratio is None:
         genome = _asked_genome(arguments, anatomy.layers, has_ancestor=ancestor is not None)
         if ancestor is None and NEEDS_ANCESTOR[genome.operator]:
             raise LabError(f"{genome.operator} needs a common ancestor; give --ancestor, or use dare, lerp or slerp")
@@ -188,6 +191,8 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
             raise LabError(f"{father.name} has no experts to match; leave --match-experts out")
         order = identity.order
         notes.append(identity.words())
+    if arguments.blocks is not None:
+        notes.append("what lies in no layer (embedding, output head, final norm) is blended half and half")
     if genome is not None:
         recipe = make_recipe(genome, anatomy, advice, vocabulary=vocabulary, expert_order=order)
         return _Planned(father, mother, ancestor, recipe, None, genome.to_json(), tuple(notes), scanned)
@@ -201,7 +206,7 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
 
 
 def _refuse_idle(arguments: argparse.Namespace, father: str, anatomy: Anatomy) -> None:
-    """A flag beside --ratio that would change no byte is an error, not a silent choice."""
+    """A flag beside --ratio or --blocks that would change no byte is an error, not a silent choice."""
     operator = arguments.operator or "lerp"
     dense = arguments.density is None or arguments.density == 1.0
     names = [text.partition("=")[0].strip() for text in arguments.option]
@@ -233,19 +238,29 @@ def options_of(arguments: argparse.Namespace) -> dict[str, float]:
     return options
 
 
+def _genome_of_blocks(arguments: argparse.Namespace, layers: int) -> Genome:
+    """The v5 genome of --blocks with the flags beside it."""
+    if arguments.router is not None:
+        raise LabError(
+            f"--router {arguments.router} does nothing beside --blocks, which names it by block; leave it out"
+        )
+    genome = genome_of_blocks(
+        arguments.blocks, layers, operator=arguments.operator or "lerp", seed=arguments.seed or 0,
+        experts=arguments.experts or "blend", options=options_of(arguments),
+    )  # fmt: skip
+    if arguments.density is None:
+        return genome
+    kept = genome.with_genes(density_a=arguments.density, density_b=arguments.density)
+    return genome_from_json(kept.to_json(), layers)
+
+
 def _asked_genome(arguments: argparse.Namespace, layers: int, *, has_ancestor: bool) -> Genome:
     """The genome of --genome or --preset; a flag that contradicts it is an error, not a silent choice."""
     if arguments.preset is not None:
         genome = preset_genome(arguments.preset, layers, has_ancestor=has_ancestor)
         genome = replace(genome, seed=genome.seed if arguments.seed is None else arguments.seed)
     else:
-        if not arguments.genome.is_file():
-            raise LabError(f"no genome file {arguments.genome}; save one from the Genome tab or write it by hand")
-        try:
-            genome = genome_from_json(read_json(arguments.genome), layers)
-        except LabError as error:
-            where = "" if str(arguments.genome) in str(error) else f"{arguments.genome}: "
-            raise LabError(f"{where}{error}") from None
+        genome = genome_of_file(arguments.genome, layers)
     for flag, asked, has in (
         ("operator", arguments.operator, genome.operator),
         ("seed", arguments.seed, genome.seed),
@@ -274,25 +289,18 @@ def _advice(
         advice = _given_advice(arguments, father, mother)
         notes += [f"{trust}card V6 advice from the scans given", advice.note]
         return advice
-    from darwin_lab.lab.lab import Lab
-
-    lab = Lab()
+    wanted = genome.prescription if genome else None
     try:
-        vocabulary = arguments.vocab or "same"
-        pair = lab.open_pair(arguments.father, arguments.mother, arguments.ancestor, vocabulary=vocabulary)
-        wanted = genome.prescription if genome else None
-        jobs = lab.request_scan(pair) if wanted is None else []
-        for index, job_id in enumerate(jobs):
-            lab.wait(job_id, part(tick, index / len(jobs), (index + 1) / len(jobs)))
-        notes.append(f"{trust}advice from {'new' if jobs else 'stored'} scans of both parents")
-        return lab.advice(pair, wanted)
+        found, fresh = lab_advice(
+            arguments.father, arguments.mother, arguments.ancestor, arguments.vocab or "same", wanted, tick
+        )
     except LabError as error:
         told, flag, limit = str(error).partition("; shorten it, or cut all texts with --max-tokens ")
         if not flag:
             raise
         raise LabError(f"{told}; give --scans DIR_A DIR_B, made with `scan --max-tokens {limit}`") from None
-    finally:
-        lab.close()
+    notes.append(f"{trust}advice from {'new' if fresh else 'stored'} scans of both parents")
+    return found
 
 
 def _given_advice(arguments: argparse.Namespace, father: Checkpoint, mother: Checkpoint) -> Prescription:

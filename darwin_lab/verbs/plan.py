@@ -16,7 +16,7 @@ from darwin_lab.verbs.common import Result
 def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     """Plan a pair, or look at one model. Parents that cannot be merged are planned too: the checks say why."""
     refs = {"father": arguments.father, "mother": arguments.mother, "ancestor": arguments.ancestor}
-    for flag in ("ancestor", "operator"):
+    for flag in ("ancestor", "operator", "vocab", "out"):
         if arguments.mother is None and getattr(arguments, flag) is not None:
             raise LabError(f"--{flag} needs two parents; name the mother too")
     operator = arguments.operator or "lerp"
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         opened["father"],
         opened.get("mother"),
         opened.get("ancestor"),
-        vocabulary=arguments.vocab,
+        vocabulary=arguments.vocab or "same",
         operator=operator,
         out=arguments.out,
     )

@@ -1,101 +1,115 @@
-"""The verb `score`: benchmark items answered by one model."""
+"""The verb `score`: benchmark items answered by one model, held in memory, streamed, or served by an endpoint."""
 
 import argparse
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.engine.resident import Resident
+from darwin_lab.engine.streamed import Streamed, load_model, weigh
 from darwin_lab.errors import LabError
 from darwin_lab.evolution.report import task_table
-from darwin_lab.lab.pairs import FAMILY_ITEMS
 from darwin_lab.progress import Tick, part
-from darwin_lab.scoring.asking import Asking, asked_of, golds_of, score_of
+from darwin_lab.scoring.asking import asked_of, score_of
+from darwin_lab.scoring.endpoint import Endpoint
 from darwin_lab.scoring.evaluate import score_items
-from darwin_lab.scoring.items import Item, load_items
+from darwin_lab.scoring.harness import require_harness, run_tasks
+from darwin_lab.scoring.items import Item, items_hash, load_items
+from darwin_lab.scoring.kept import Kept
 from darwin_lab.scoring.leaks import Leak, find_leaks
-from darwin_lab.scoring.protocols import (
-    Adaptive,
-    Outcome,
-    adaptive,
-    at_the_same_budget,
-    greedy,
-    majority,
-    why_upper_bound,
-)
-from darwin_lab.scoring.score import Score
+from darwin_lab.scoring.protocols import Adaptive, Ask, Outcome, adaptive, at_the_same_budget, greedy, majority
+from darwin_lab.scoring.questions import Asking, golds_of
+from darwin_lab.scoring.score import Score, join_scores
 from darwin_lab.scoring.shots import with_shots
 from darwin_lab.statistics.paired import smallest_gap
 from darwin_lab.verbs.common import Result
+from darwin_lab.verbs.score_items import given_items
+from darwin_lab.verbs.score_words import gap_words, leak_words, protocol_data, protocol_words, score_words
+
+_WAYS = (
+    "protocol",
+    "k",
+    "gate",
+    "seed",
+    "max_new_tokens",
+    "chat",
+    "thinking",
+    "thinking_budget",
+    "cut_long",
+    "letters",
+)
+"""Flags that an answer depends on, beside the model, the items and how it computes."""
 
 
 def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     """Score one model on items: by log-likelihood where they have options, by generation where not or when asked."""
-    items = _items(arguments)
-    if arguments.samples is not None and (
-        arguments.samples.is_dir() or not arguments.samples.absolute().parent.is_dir()
-    ):
-        raise LabError(f"{arguments.samples} cannot be a file there; give a file name in a folder that exists")
+    _check_flags(arguments)
+    if arguments.lm_eval:
+        return _harness(arguments, tick)
+    given = given_items(arguments, tick)
+    items = _items(arguments, given.items)
+    arguments.max_new_tokens = arguments.max_new_tokens or given.max_new_tokens
+    _check_samples(arguments.samples)
     leaks = _leaks(arguments, items)
     gaps = {task: smallest_gap(n) for task, n in _sizes(items).items()}
-    tick(0.0, _gap_words(gaps, items))
-    resident = Resident.load(open_checkpoint(arguments.model), dtype=getattr(torch, arguments.dtype))
+    tick(0.0, gap_words(gaps, items))
     outcomes: list[Outcome] = []
-    if arguments.protocol is None:
-        result = score_items(
-            resident,
-            items,
-            arguments.max_new_tokens,
-            tick,
-            cut=arguments.cut_long,
-            letters=arguments.letters,
-            seed=arguments.seed,
-        )
+    memory: list[str] = []
+    data: dict[str, Any] = {"model": arguments.model or arguments.endpoint_model, **given.data}
+    if arguments.endpoint:
+        server = _endpoint(arguments)
+        with _kept(arguments, items, {"endpoint": server.url, "model": server.model}) as keep:
+            outcomes = _protocol(server.asked(items, _asking(arguments), keep), items, arguments, tick)
+            result = score_of(items, outcomes[0])
+            _write_samples(arguments, result)
+        data["endpoint"] = server.url
     else:
-        outcomes = _protocol(resident, items, arguments, tick)
-        result = score_of(items, outcomes[0])
-    if arguments.samples is not None:
-        _write_samples(arguments, result)
-    invalid = {task: bench.invalid for task, bench in result.benchmarks().items()}
-    corrected = {task: bench.corrected for task, bench in result.benchmarks().items()}
-    benchmarks = {
-        task: {**row, "invalid": invalid[task], "corrected": corrected[task], "smallest_gap": gaps[task]}
-        for task, row in task_table(result).items()
-    }
-    data: dict[str, Any] = {"model": arguments.model, "benchmarks": benchmarks}
+        source, model, sentence = _model(arguments)
+        with _kept(arguments, items, lambda: _computing(source, model)) as keep:
+            if arguments.protocol:
+                ask = asked_of(model, items, _asking(arguments), keep)
+                outcomes = _protocol(ask, items, arguments, tick)
+                result = score_of(items, outcomes[0])
+            else:
+                result = score_items(
+                    model, items, arguments.max_new_tokens, tick,
+                    cut=arguments.cut_long, letters=arguments.letters, seed=arguments.seed, keep=keep,
+                )  # fmt: skip
+            _write_samples(arguments, result)
+        if isinstance(model, Streamed):
+            memory = [f"{sentence}; {model.bytes_read:,} bytes of weights read"]
+            data["streamed"] = {"bytes_read": model.bytes_read}
+    data["benchmarks"] = _benchmarks(result, gaps)
     if arguments.shots:
         data["shots"] = {"count": arguments.shots, "seed": arguments.shots_seed, "same": arguments.same_shots}
         data["shots"]["from"] = str(arguments.shots_from)
         data["shots"]["leaks"] = len(leaks)
     if outcomes:
-        data["protocol"] = {**_protocol_data(outcomes[0]), "beside": [_protocol_data(other) for other in outcomes[1:]]}
+        data["protocol"] = {**protocol_data(outcomes[0]), "beside": [protocol_data(other) for other in outcomes[1:]]}
     parts = [
-        _gap_words(gaps, items),
-        *_leak_words(leaks),
-        _score_text(result),
-        *(_protocol_text(outcomes, items) if outcomes else []),
+        *given.words,
+        gap_words(gaps, items),
+        *memory,
+        *leak_words(leaks),
+        score_words(result),
+        *protocol_words(outcomes, items),
     ]
     return Result(data, "\n".join(parts))
 
 
-def _items(arguments: argparse.Namespace) -> list[Item]:
-    if not arguments.items and not arguments.model.startswith("family:"):
-        raise LabError("no items; give --items FILE with one JSON object a line (the README has the format)")
-    items = load_items(arguments.items or [FAMILY_ITEMS / "selection.jsonl"])
-    for name, value in (("--limit", arguments.limit), ("--max-new-tokens", arguments.max_new_tokens)):
-        if value is not None and value < 1:
-            raise LabError(f"{name} is {value}; give 1 or more")
+def _items(arguments: argparse.Namespace, items: list[Item]) -> list[Item]:
+    """The items as they are asked: the first of each task, after shots, read in another way."""
     if arguments.limit is not None:
         items = _first_of_each_task(items, arguments.limit)
-    if arguments.extract and not arguments.protocol:
-        raise LabError("--extract reads written answers; give --protocol greedy, majority or adaptive with it")
-    if arguments.letters and arguments.protocol:
-        raise LabError("--letters scores choices, --protocol asks for written answers; give one of the two")
     if arguments.shots_from is not None and not arguments.shots:
         raise LabError("--shots-from without --shots; say how many with --shots K")
     if arguments.shots and arguments.shots_from is None:
@@ -108,6 +122,38 @@ def _items(arguments: argparse.Namespace) -> list[Item]:
     return items
 
 
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """What makes no sense together, said before anything is read. An endpoint without a protocol is asked greedily."""
+    for name, value in (("--limit", arguments.limit), ("--max-new-tokens", arguments.max_new_tokens)):
+        if value is not None and value < 1:
+            raise LabError(f"{name} is {value}; give 1 or more")
+    if not arguments.model and not arguments.endpoint:
+        raise LabError("no MODEL; give a folder or a Hub id, or --endpoint URL with --endpoint-model NAME")
+    if arguments.endpoint:
+        if arguments.letters or arguments.lm_eval or arguments.stream != "auto":
+            raise LabError("an endpoint only writes answers; leave out --letters, --lm-eval and --stream")
+        arguments.protocol = arguments.protocol or "greedy"
+    elif arguments.endpoint_model or arguments.key_env:
+        raise LabError("--endpoint-model and --key-env belong to --endpoint URL; give it, or leave them out")
+    if arguments.extract and not arguments.protocol:
+        raise LabError("--extract reads written answers; give --protocol greedy, majority or adaptive with it")
+    if arguments.letters and arguments.protocol:
+        raise LabError("--letters scores choices, --protocol asks for written answers; give one of the two")
+    if not arguments.protocol and (arguments.chat or arguments.thinking or arguments.thinking_budget is not None):
+        raise LabError("--chat and --thinking ask for written answers; give --protocol greedy, majority or adaptive")
+    if arguments.lm_eval and (arguments.items or arguments.benchmark or arguments.protocol or arguments.letters):
+        raise LabError(
+            "--lm-eval runs tasks of lm-evaluation-harness; leave out --items, --benchmark, --protocol and --letters"
+        )
+    if arguments.lm_eval:
+        require_harness()
+
+
+def _check_samples(path: Path | None) -> None:
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise LabError(f"{path} cannot be a file there; give a file name in a folder that exists")
+
+
 def _leaks(arguments: argparse.Namespace, items: Sequence[Item]) -> list[Leak]:
     """Items that are also among those the shots are drawn from, or nearly; the very same id is left out by the draw."""
     if arguments.shots_from is None:
@@ -115,16 +161,6 @@ def _leaks(arguments: argparse.Namespace, items: Sequence[Item]) -> list[Leak]:
     asked = {item.id for item in items}
     pool = [item for item in load_items(arguments.shots_from) if item.id not in asked]
     return find_leaks({"items": items, "shots": pool})
-
-
-def _leak_words(leaks: Sequence[Leak]) -> list[str]:
-    if not leaks:
-        return []
-    first = leaks[0]
-    return [
-        f"{len(leaks)} items are among the solved ones too, or nearly: first {first.first} as {first.second} "
-        f"({first.kind}, {first.similarity:.0%}); take shots of another source"
-    ]
 
 
 def _first_of_each_task(items: list[Item], limit: int) -> list[Item]:
@@ -140,17 +176,61 @@ def _sizes(items: Sequence[Item]) -> dict[str, int]:
     return sizes
 
 
-def _gap_words(gaps: dict[str, float], items: Sequence[Item]) -> str:
-    told = ", ".join(f"{task} {100 * gap:.0f}" for task, gap in list(gaps.items())[:6])
-    more = ", ..." if len(gaps) > 6 else ""
-    return f"{len(items)} items; the smallest difference they show four times in five, in points: {told}{more}"
+def _model(arguments: argparse.Namespace) -> tuple[Checkpoint, Resident, str]:
+    """The checkpoint, the model as it fits or as asked for, and a line on that."""
+    source = open_checkpoint(arguments.model)
+    dtype = getattr(torch, arguments.dtype)
+    memory = weigh(source, arguments.stream, arguments.device, dtype)
+    return source, load_model(source, memory, arguments.device, dtype), memory.sentence
 
 
-def _protocol(resident: Resident, items: Sequence[Item], arguments: argparse.Namespace, tick: Tick) -> list[Outcome]:
-    """The outcome asked for, and what it has to be compared with."""
+def _endpoint(arguments: argparse.Namespace) -> Endpoint:
+    return Endpoint(
+        arguments.endpoint,
+        arguments.endpoint_model or arguments.model or "",
+        key_env=arguments.key_env,
+        concurrency=arguments.concurrency,
+        retries=arguments.retries,
+        timeout=arguments.timeout,
+    )
+
+
+def _computing(source: Checkpoint, model: Resident) -> dict[str, Any]:
+    """What the numbers of a model depend on: weights, and how they are computed with."""
+    return {
+        "fingerprint": source.fingerprint,
+        "dtype": str(model.dtype),
+        "device": str(model.device),
+        "streamed": model.streamed,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@contextmanager
+def _kept(
+    arguments: argparse.Namespace, items: Sequence[Item], computing: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+) -> Iterator[Kept | None]:
+    """With --samples FILE what is answered is kept beside it until the run is done; the same command goes on there."""
+    if arguments.samples is None:
+        yield None
+        return
+    ways = {name: getattr(arguments, name) for name in _WAYS}
+    answered = computing() if callable(computing) else computing
+    key = {**answered, "items": items_hash(items), "settings": ways}
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    with Kept(arguments.samples.parent / f".{arguments.samples.name}.partial-{name}", key) as keep:
+        yield keep
+        keep.remove()
+
+
+def _asking(arguments: argparse.Namespace) -> Asking:
     thinking = None if arguments.thinking is None else arguments.thinking == "on"
-    how = Asking(arguments.max_new_tokens, arguments.seed, arguments.chat, thinking)
-    golds, ask = golds_of(items), asked_of(resident, items, how)
+    return Asking(arguments.max_new_tokens, arguments.seed, arguments.chat, thinking, arguments.thinking_budget)
+
+
+def _protocol(ask: Ask, items: Sequence[Item], arguments: argparse.Namespace, tick: Tick) -> list[Outcome]:
+    """The outcome asked for, and what it has to be compared with."""
+    golds = golds_of(items)
     if arguments.protocol == "greedy":
         return [greedy(golds, ask, tick)]
     if arguments.protocol == "majority":
@@ -159,55 +239,35 @@ def _protocol(resident: Resident, items: Sequence[Item], arguments: argparse.Nam
     return [outcome, at_the_same_budget(golds, ask, outcome, part(tick, 0.7, 1.0))]
 
 
-def _protocol_data(outcome: Outcome) -> dict[str, Any]:
+def _harness(arguments: argparse.Namespace, tick: Tick) -> Result:
+    """Tasks of lm-evaluation-harness, by its own rules, on the model in memory."""
+    _check_samples(arguments.samples)
+    _, model, _ = _model(arguments)
+    result = join_scores(run_tasks(model, arguments.lm_eval, arguments.limit, arguments.shots or None, tick))
+    _write_samples(arguments, result)
+    gaps = {task: smallest_gap(bench.n) for task, bench in result.benchmarks().items()}
+    return Result({"model": arguments.model, "benchmarks": _benchmarks(result, gaps)}, score_words(result))
+
+
+def _benchmarks(result: Score, gaps: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    benches = result.benchmarks()
     return {
-        "name": outcome.protocol,
-        "label": outcome.label,
-        "acc": outcome.acc,
-        "interval": list(outcome.interval),
-        "calls_per_item": outcome.calls_per_item,
-        "invalid": outcome.invalid,
-        "stages": [{"name": s.name, "items": s.items, "calls": s.calls, "right": s.right} for s in outcome.stages],
+        task: {
+            **row,
+            "invalid": benches[task].invalid,
+            "corrected": benches[task].corrected,
+            "smallest_gap": gaps[task],
+        }
+        for task, row in task_table(result).items()
     }
 
 
-def _protocol_text(outcomes: Sequence[Outcome], items: Sequence[Item]) -> list[str]:
-    lines = []
-    for outcome in outcomes:
-        low, high = outcome.interval
-        label = f" ({outcome.label})" if outcome.label else ""
-        lines.append(
-            f"{outcome.protocol}{label}: {outcome.acc:.3f} [{low:.3f}, {high:.3f}], {outcome.calls_per_item:.1f} calls "
-            f"an item, {outcome.invalid} of {outcome.n} never answered"
-        )
-        if len(outcome.stages) > 1:
-            lines.extend(
-                f"  stage {stage.name}: {stage.items} items, {stage.calls} calls, {stage.right} right after it"
-                for stage in outcome.stages
-            )
-        choices = [len(item.choices) for item in items if item.choices]
-        if outcome.label and choices:
-            lines.append(f"  {why_upper_bound(round(sum(choices) / len(choices)))}")
-    return lines
-
-
 def _write_samples(arguments: argparse.Namespace, result: Score) -> None:
+    if arguments.samples is None:
+        return
     rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in result.to_rows())
     try:
         arguments.samples.write_text("".join(rows), encoding="utf-8")
     except OSError as error:
         arguments.samples.unlink(missing_ok=True)
         raise LabError(f"cannot write {arguments.samples}: {error.strerror}; choose another --samples") from None
-
-
-def _score_text(result: Score) -> str:
-    lines = [
-        f"{'benchmark':<18} {'n':>5} {'acc':>7} {'95 % interval':>16} {'acc_norm':>9} {'p(gold)':>8} {'chance':>7} "
-        f"{'above chance':>12} {'invalid':>7}"
-    ]
-    for task, bench in result.benchmarks().items():
-        interval = f"{bench.interval[0]:.3f} - {bench.interval[1]:.3f}"
-        gold = "-" if bench.p_gold is None else f"{bench.p_gold:.4f}"
-        numbers = f"{bench.acc:>7.3f} {interval:>16} {bench.acc_norm:>9.3f} {gold:>8} {bench.chance:>7.2f}"
-        lines.append(f"{task:<18} {bench.n:>5} {numbers} {bench.corrected:>12.3f} {bench.invalid:>7}")
-    return "\n".join([*lines, f"{'mean':<18} {result.n:>5} {result.mean_acc:>7.3f}"])

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from tour import open_tab, series, table
+from tour import open_part, open_tab, series, table
 
 
 def test_every_chart_has_the_size_of_its_card(page: Any) -> None:
@@ -12,7 +12,8 @@ def test_every_chart_has_the_size_of_its_card(page: Any) -> None:
     open_tab(page, "genome")
     series(page, "ratio_strip")
     open_tab(page, "mri")
-    for chart in ("probe_map_father", "expert_map_father"):
+    for part, chart in (("layers", "probe_map_father"), ("experts", "expert_map_father")):
+        open_part(page, part)
         series(page, chart)
         inner, outer = page.evaluate(
             "c => { const p = document.querySelector(`#${c} .dl-plot`);"

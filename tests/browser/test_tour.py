@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tour import open_tab, query, series, table, wait_idle, wait_until
+from tour import open_part, open_tab, query, series, table, wait_idle, wait_until
 
 from darwin_lab.engine.child import Child
 from darwin_lab.engine.resident import Resident
@@ -53,6 +53,9 @@ def the_map_fills_and_shows_the_scan(page: Any, lab: Lab, pair: Pair) -> None:
         assert shown["y"] == list(pair.probes.texts)
         for row, probe in enumerate(shown["y"]):
             assert shown["z"][row] == pytest.approx(scan.importance("loss")[probe].tolist(), rel=1e-5, abs=1e-7)
+    open_part(page, "experts")
+    for who in ("father", "mother"):
+        scan = lab.scan(pair, who)
         report = scan.expert_report()
         load = np.array(series(page, f"expert_map_{who}")[who]["z"], dtype=float).T
         alive = ~report.dead
@@ -60,6 +63,7 @@ def the_map_fills_and_shows_the_scan(page: Any, lab: Lab, pair: Pair) -> None:
         assert load[alive] == pytest.approx(expected[alive], abs=1e-4)
         dead = series(page, f"expert_map_{who}")["dead"]
         assert len(dead["x"]) == int(report.dead.sum())
+    open_part(page, "layers")
 
 
 def a_cell_opens_its_layer(page: Any, lab: Lab, pair: Pair) -> None:

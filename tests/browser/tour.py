@@ -16,6 +16,11 @@ def open_tab(page: Any, name: str) -> None:
         page.locator(".dl-gene").first.wait_for()
 
 
+def open_part(page: Any, name: str) -> None:
+    """Opens a part of the MRI tab: layers, experts or tensors."""
+    page.locator(f"#mri_part_{name}-button").click()
+
+
 def series(page: Any, chart: str) -> dict[str, dict[str, Any]]:
     """What a chart shows, by the name of the series, once it is drawn."""
     page.wait_for_selector(DRAWN.format(chart=chart))

@@ -134,3 +134,6 @@ def test_a_child_by_token_blends_the_tokens_both_have_and_keeps_the_fathers_othe
                     blend = (his[row].float() * (1 - ratio) + hers[theirs[token]].float() * ratio).to(his.dtype)
                 assert torch.equal(child[row], blend), (ratio, name, token)
             assert torch.equal(child[len(vocabulary) :], his[len(vocabulary) :])
+        listed = json.loads((out / "tokens.json").read_text(encoding="utf-8"))
+        assert listed == {"merged": len(vocabulary) - 1, "fathers_alone": ["c"], "mothers_lost": ["@"]}
+        assert "only the mother knows (1) are lost" in (out / "README.md").read_text(encoding="utf-8")

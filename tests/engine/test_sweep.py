@@ -12,8 +12,10 @@ import torch
 
 from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.engine import replay, sweep
+from darwin_lab.engine.halves import half_modules
 from darwin_lab.engine.resident import Resident
-from darwin_lab.engine.sweep import Routing, Step, skip_sweep, swap_sweep
+from darwin_lab.engine.routing import Routing
+from darwin_lab.engine.sweep import WITH_HALVES, Step, advance, finish, skip_sweep, start_sweep, swap_sweep
 from darwin_lab.errors import Cancelled, LabError
 from tests.families import KINDS, MIXTURES, write_family_pair
 
@@ -65,15 +67,105 @@ def test_the_skip_sweep_equals_skipping_one_layer_at_a_time(parents: tuple[Resid
 def test_the_swap_sweep_equals_putting_in_the_mothers_layer(parents: tuple[Resident, Resident]) -> None:
     father, mother = parents
     ids, mask = father.encode_batch(TEXTS)
-    swept = swap_sweep(father, mother, ids, mask)
-    layers = father.backbone.layers
     real = mask.bool()
-    for index in range(father.layers):
-        own, layers[index] = layers[index], mother.backbone.layers[index]
-        expected = father.hidden(ids, mask)
-        layers[index] = own
-        assert torch.allclose(swept[1 + index][real], expected[real], atol=1e-5)
-        assert not torch.allclose(swept[1 + index][real], swept[0][real], atol=1e-4)
+    both = swap_sweep((father, mother), ids, mask)
+    for swept, host, guest in ((both[0], father, mother), (both[1], mother, father)):
+        layers = host.backbone.layers
+        for index in range(host.layers):
+            own, layers[index] = layers[index], guest.backbone.layers[index]
+            expected = host.hidden(ids, mask)
+            layers[index] = own
+            assert torch.allclose(swept[1 + index][real], expected[real], atol=1e-5)
+            assert not torch.allclose(swept[1 + index][real], swept[0][real], atol=1e-4)
+
+
+@contextmanager
+def silent_half(resident: Resident, index: int, half: str) -> Iterator[None]:
+    """The attention or the FFN of a layer puts out zeros, found by the names that transformers gives them."""
+    names = {"attn": ("self_attn", "linear_attn"), "ffn": ("mlp", "experts")}[half]
+    layer = resident.decoder_layers[index]
+    modules = [getattr(layer, name) for name in names if hasattr(layer, name)]
+    forwards = [module.forward for module in modules]
+
+    def zeros(module: torch.nn.Module, forward: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            return (0 * output[0], *output[1:]) if isinstance(output, tuple) else 0 * output
+
+        return run
+
+    for module, forward in zip(modules, forwards, strict=True):
+        module.forward = zeros(module, forward)  # type: ignore[method-assign]
+    try:
+        assert modules
+        yield
+    finally:
+        for module in modules:
+            del module.forward
+
+
+@torch.no_grad()
+def test_the_sweep_with_halves_equals_silencing_one_half_of_one_layer_at_a_time(
+    parents: tuple[Resident, Resident],
+) -> None:
+    father, _ = parents
+    ids, mask = father.encode_batch(TEXTS)
+    swept = skip_sweep(father, ids, mask, parts=WITH_HALVES)
+    real = mask.bool()
+    assert torch.allclose(
+        swept[[0, *range(1, len(swept), 3)]][:, real], skip_sweep(father, ids, mask)[:, real], atol=1e-5
+    )
+    for layer in range(father.layers):
+        for place, half in ((1, "attn"), (2, "ffn")):
+            with silent_half(father, layer, half):
+                expected = father.hidden(ids, mask)
+            found = swept[1 + 3 * layer + place]
+            assert torch.allclose(found[real], expected[real], atol=1e-5)
+            assert not torch.allclose(found[real], swept[0][real], atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_layer_without_an_ffn_of_its_own_is_noted_and_its_branch_is_the_plain_pass(
+    tiny_llama_pair: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    father = Resident.load(open_checkpoint(tiny_llama_pair[0]))
+    alone = father.decoder_layers[1]
+
+    def without_it(layer: torch.nn.Module, half: str) -> list[torch.nn.Module]:
+        return [] if (layer, half) == (alone, "ffn") else half_modules(layer, half)
+
+    monkeypatch.setattr(sweep, "half_modules", without_it)
+    front = start_sweep(father, [father.encode_batch(TEXTS)], parts=WITH_HALVES)
+    while front.layer < father.layers:
+        advance(father, front)
+    assert front.lacking == {(1, "ffn")}
+    swept = finish(front, 0)
+    assert torch.equal(swept[1 + 3 * 1 + 2], swept[0])
+    assert not torch.equal(swept[1 + 3 * 1 + 1], swept[0])
+
+
+@pytest.mark.parametrize(
+    ("held", "attention", "ffn"),
+    [
+        ({"self_attn": "q_proj", "mlp": "up_proj"}, ["self_attn"], ["mlp"]),
+        ({"linear_attn": "in_proj", "mlp": "up_proj", "router": "proj"}, ["linear_attn"], ["mlp"]),
+        ({"mixer": "in_proj"}, ["mixer"], []),
+        ({"mlp": "up_proj", "input_layernorm": "", "per_layer_projection": ""}, [], ["mlp"]),
+    ],
+    ids=["plain", "router beside", "mixer alone", "FFN alone"],
+)
+def test_halves_are_told_apart_by_what_their_weights_are(
+    held: dict[str, str], attention: list[str], ffn: list[str]
+) -> None:
+    layer = torch.nn.Module()
+    for name, inside in held.items():
+        child: torch.nn.Module = torch.nn.Linear(2, 2)
+        if inside:
+            child = torch.nn.Module()
+            child.add_module(inside, torch.nn.Linear(2, 2))
+        layer.add_module(name, child)
+    assert half_modules(layer, "attn") == [getattr(layer, name) for name in attention]
+    assert half_modules(layer, "ffn") == [getattr(layer, name) for name in ffn]
 
 
 @torch.no_grad()

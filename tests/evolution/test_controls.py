@@ -66,8 +66,8 @@ def test_no_difference_is_said_as_such_with_n() -> None:
               "blend": score_of(0.0, ids)}  # fmt: skip
     report = make_report(scores, "c" * 12, "d" * 12)
     assert not report["surpasses_both"]
-    assert "No difference shown to father (n=60" in report["sentence"]
-    assert "better than mother" in report["sentence"]
+    assert "No difference shown to the father (n=60" in report["sentence"]
+    assert "better than the mother" in report["sentence"]
 
 
 def test_worse_is_said_as_worse() -> None:
@@ -76,4 +76,6 @@ def test_worse_is_said_as_worse() -> None:
         "mother": {"difference": 0.1, "low": 0.05, "high": 0.2, "p": 0.01},
     }
     words = sentence(tests, 100)
-    assert words.startswith("Worse than father by -0.200") and "p < .001" in words
+    first, second = words.split("; ")
+    assert first == "Worse than the father by 0.200 [0.100, 0.300] (p < .001)"
+    assert second == "better than the mother by 0.100 [0.050, 0.200] (p = 0.010)."

@@ -54,3 +54,9 @@ def test_settings_no_run_could_have_are_refused_by_name(data: dict, word: str) -
 def test_a_layouts_own_transplant_threshold_is_kept_unless_given() -> None:
     assert "transplant" not in EvolutionSettings().choices()
     assert EvolutionSettings(transplant=0.1).choices()["transplant"] == 0.1
+
+
+def test_pinned_layers_stay_pinned_in_every_candidate_and_survive_json() -> None:
+    settings = EvolutionSettings(pinned={3: 0.25})
+    assert settings.choices()["pinned"] == {3: 0.25}
+    assert settings_from_json(json.loads(json.dumps(settings.to_json()))) == settings

@@ -171,3 +171,22 @@ def test_a_preset_that_needs_an_ancestor_becomes_its_one_delta_form_without_one(
 def test_an_unknown_preset_is_refused_with_the_names() -> None:
     with pytest.raises(LabError, match="unknown preset 'v5'; choose blend"):
         preset_genome("v5", 12)
+
+
+def test_pinned_layers_are_part_of_the_genome_and_of_its_hash() -> None:
+    plain = neutral_genome("v6", 12)
+    pinned = genome_from_json({**plain.to_json(), "pinned": {"3": 0.25}}, 12)
+    assert pinned.pinned == {3: 0.25}
+    assert pinned.hash != plain.hash
+    assert genome_from_json(json.loads(json.dumps(pinned.to_json())), 12) == pinned
+    assert "pinned" not in plain.to_json()
+
+
+@pytest.mark.parametrize(
+    ("pinned", "words"),
+    [([3], "not an object"), ({"12": 0.5}, "0 to 11"), ({"x": 0.5}, "'x'"), ({"3": 1.5}, "pinned at 1.5"),
+     ({"3": "a"}, "pinned at a"), ({"-1": 0.5}, "'-1'"), ({"3": float("nan")}, "pinned at nan")],
+)  # fmt: skip
+def test_a_pin_that_makes_no_sense_is_refused(pinned: object, words: str) -> None:
+    with pytest.raises(LabError, match=words):
+        genome_from_json({**neutral_genome("v6", 12).to_json(), "pinned": pinned}, 12)

@@ -183,3 +183,31 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("DARWIN_LAB_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(LabError, match="DARWIN_LAB_HOME"):
         lab_home()
+
+
+def test_notes_keep_small_values_in_the_order_they_were_written(store: Store, tmp_path: Path) -> None:
+    store.put_note("reference", "ADD", "second", {"n": 2})
+    store.put_note("reference", "ADD", "first", [1, "é"])
+    store.put_note("reference", "TAKE", "other", None)
+    assert list(store.notes("reference", "ADD").items()) == [("second", {"n": 2}), ("first", [1, "é"])]
+    store.put_note("reference", "ADD", "second", "new")
+    assert store.notes("reference", "ADD")["second"] == "new"
+    store.forget_note("reference", "ADD", "second")
+    store.forget_note("reference", "ADD", "never there")
+    other = Store(tmp_path)
+    assert other.notes("reference", "ADD") == {"first": [1, "é"]} and other.notes("nothing", "ADD") == {}
+    other.close()
+
+
+def test_no_count_is_lost_between_threads_and_processes(store: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path)
+    threads = [
+        threading.Thread(target=lambda home=home: [home.count_note("look", "p", "ADD") for _ in range(25)])
+        for home in (store, store, other)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    assert store.notes("look", "p") == {"ADD": 75}

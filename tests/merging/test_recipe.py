@@ -304,3 +304,31 @@ def test_a_prescription_round_trips_through_json(anatomy: Anatomy) -> None:
     assert used.hash != before.hash
     old = {key: value for key, value in before.to_json().items() if key not in ("utilisation", "dead")}
     assert Prescription.from_json(old) == before
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_pinned_layer_takes_its_share_whole_and_no_other_layer_notices(anatomy: Anatomy, layout: str) -> None:
+    base = neutral_genome(layout, anatomy.layers, router="A", transplant=0.3)
+    told = advice(anatomy, 0.9)
+    free = make_recipe(base, anatomy, told)
+    pinned = make_recipe(replace(base, pinned={1: 0.1}), anatomy, told)
+    layer = {part.name for part in anatomy.mergeable if part.layer == 1}
+    assert changed(free, pinned) == layer
+    assert {pinned.rows[name].ratio for name in layer} == {0.1}
+    assert all("pinned" in pinned.rows[name].why for name in layer)
+
+
+def test_experts_that_are_dead_in_the_mother_are_preserved_in_a_pinned_layer_too(anatomy: Anatomy) -> None:
+    told = advice(anatomy, 0.5, preserve={1: (0,)})
+    base = neutral_genome("v6", anatomy.layers, experts="preserve", pinned={1: 0.8})
+    made = make_recipe(base, anatomy, told)
+    rows = [row for row in made.rows.values() if row.layer == 1 and row.role == "expert" and row.expert_ratios]
+    assert rows
+    assert all(row.expert_ratios[0] == 0.0 and row.expert_ratios[1] == 0.8 for row in rows)
+
+
+def test_a_gene_whose_layers_are_all_pinned_does_nothing(anatomy: Anatomy) -> None:
+    genome = neutral_genome("v5", anatomy.layers, blocks=2, pinned=dict.fromkeys(range(anatomy.layers // 2), 0.2))
+    inert = inert_genes(genome, anatomy, has_prescription=False, has_ancestor=False)
+    assert "block_0" in inert
+    assert "block_1" not in inert

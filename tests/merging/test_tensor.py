@@ -18,8 +18,8 @@ from darwin_lab.merging.recipe import Recipe, Row
 from darwin_lab.merging.tensor import merge_chunks, merge_tensor
 
 ALL = (*OPERATORS, "mix")
-SHAPE = (3, 73, 1021)
-assert 3 * BLOCK < 3 * 73 * 1021 < 4 * BLOCK
+SHAPE = (3, 299, 1021)
+assert 3 * BLOCK < 3 * 299 * 1021 < 4 * BLOCK
 
 
 @pytest.fixture(params=[1, 2, 4], ids="threads{}".format)

@@ -116,3 +116,18 @@ def test_probes_weigh_by_their_tokens():
     assert found.utilisation == pytest.approx(np.array([[0.75, 0.25]]))
     assert found.by_probe[:, 0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
     assert found.token_entropy == pytest.approx([0.3 / np.log(2)])
+
+
+def test_saliency_and_similarity_pool_over_the_probes_that_have_them():
+    counts = {"A": np.array([[[3, 0]]]), "B": np.array([[[1, 2]]]), "OLD": np.array([[[5, 5]]])}
+    router = {probe: {"token_entropy": np.array([0.0]), "mean_p": np.array([[0.5, 0.5]])} for probe in counts}
+    router["A"] |= {"saliency": np.array([[2.0, 0.0]]), "output_similarity": np.array([0.1]), "similarity_tokens": [6]}
+    router["B"] |= {"saliency": np.array([[6.0, 4.0]]), "output_similarity": np.array([0.4]), "similarity_tokens": [3]}
+    lengths = {probe: np.array([3]) for probe in counts}
+    found = expert_report(counts, lengths, router, (0,), 1)
+    assert found.saliency.tolist() == [[(3 * 2 + 1 * 6) / 4, 4.0]]
+    assert found.saliency_by_probe[:2].tolist() == [[[2.0, 0.0]], [[6.0, 4.0]]]
+    assert np.isnan(found.saliency_by_probe[2]).all()
+    assert found.output_similarity == pytest.approx([(6 * 0.1 + 3 * 0.4) / 9])
+    assert found.similarity_tokens == 9
+    assert found.to_json()["saliency"] == found.saliency.tolist()

@@ -28,7 +28,7 @@ def test_importance_above_both_parents_is_interference_and_names_the_layer():
     found = check_health(child, FATHER, MOTHER)
     assert found.flagged_layers == (2,)
     assert found.verdict == "watch"
-    assert "layer 2" in found.sentence
+    assert "L2" in found.sentence
     (row,) = [row for row in found.rows if row.interference]
     assert (row.layer, row.probe) == (2, "MATH")
 
@@ -108,14 +108,14 @@ def test_a_transplant_succeeds_when_importance_and_nll_reach_the_mothers():
         found = check_health(bad, FATHER, mother, golden=(2,))
         assert found.transplants[0].failed == ("MATH",)
         assert found.verdict == "watch"
-        assert "layer 2" in found.sentence
+        assert "L2" in found.sentence
 
 
 def test_values_that_are_not_finite_are_unhealthy_and_located():
     child = with_importance(CHILD, "loss", "CODE", 3, np.nan)
     found = check_health(child, FATHER, MOTHER)
     assert found.verdict == "unhealthy"
-    assert "loss of CODE, layer 3" in found.sentence
+    assert "loss of CODE, L3" in found.sentence
 
 
 def test_dead_experts_of_all_three_stand_side_by_side():

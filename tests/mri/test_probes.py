@@ -1,10 +1,7 @@
-import json
-from collections import Counter
-
 import pytest
 
 from darwin_lab.errors import LabError
-from darwin_lab.mri.probes import GENERIC_PROBES, ProbeSet, load_probes
+from darwin_lab.mri.probes import ProbeSet, load_probes, pasted_probes
 
 
 def test_probes_keep_the_order_of_the_file(tmp_path):
@@ -21,6 +18,9 @@ def test_probes_keep_the_order_of_the_file(tmp_path):
         ('{"text": "no label"}', '"probe" is missing'),
         ('{"probe": "MATH"}', '"text" is missing'),
         ('{"probe": "MATH", "text": "  "}', '"text" is missing or empty'),
+        ('{"probe": "MATH", "text": "\\ud800"}', "half a character"),
+        ('{"probe": "A/B", "text": "x"}', "is no label"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_a_broken_line_is_named_with_its_number(tmp_path, line, words):
@@ -55,19 +55,44 @@ def test_a_subset_of_probes_is_taken_by_name_and_an_unknown_name_is_refused():
         probes.only("C")
 
 
-def test_the_generic_probes_hold_enough_texts_of_every_skill_and_no_text_twice():
-    probes = load_probes(GENERIC_PROBES)
-    assert set(probes.names) == {"REASONING", "MATH", "CODE", "KNOWLEDGE", "LANGUAGE", "LOGIC", "NEUTRAL"}
-    for name, texts in probes.texts.items():
-        assert len(texts) >= 32, name
-        assert sum(len(text.split()) for text in texts) >= 32 * 25, name
-    texts = Counter(text for group in probes.texts.values() for text in group)
-    assert max(texts.values()) == 1
+def test_pasted_lines_with_labels_and_pasted_jsonl_give_the_same_probes():
+    wanted = {"MATH": ("2 + 2 = 4", "a: b"), "TEA TIME": ("at four",)}
+    assert pasted_probes("MATH: 2 + 2 = 4\n\n TEA TIME :at four\nMATH: a: b\n").texts == wanted
+    assert pasted_probes(ProbeSet(wanted).to_jsonl()).texts == wanted
+    mixed = pasted_probes('MATH: 2 + 2 = 4\r\n{"probe": "MATH", "text": "a: b"}\r\nTEA TIME: at four')
+    assert mixed.hash == ProbeSet(wanted).hash
 
 
-def test_the_generic_language_probe_holds_korean_and_other_scripts():
-    text = "".join(load_probes(GENERIC_PROBES).texts["LANGUAGE"])
-    for first, last in (("가", "힣"), ("ぁ", "ん"), ("а", "я"), ("一", "龥")):
-        assert any(first <= letter <= last for letter in text)
-    for line in GENERIC_PROBES.read_text(encoding="utf-8").splitlines():
-        assert set(json.loads(line)) == {"probe", "text"}
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("no label here", "has no label"),
+        (": no label either", "has no label"),
+        ("MATH:  ", "no text"),
+        ("A/B: x", "is no label"),
+        ("L" * 50 + ": x", "is no label"),
+        ("{broken", "not JSON"),
+    ],
+)
+def test_a_bad_pasted_line_is_named_with_its_number(line, words):
+    with pytest.raises(LabError, match=words) as raised:
+        pasted_probes(f"MATH: fine\n\n{line}\n")
+    assert "line 3" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_empty_and_an_endless_paste_say_what_to_do(tmp_path):
+    with pytest.raises(LabError, match="nothing was pasted; write lines like"):
+        pasted_probes(" \n\n")
+    corpus = "MATH: " + "1" * (4 << 20)
+    with pytest.raises(LabError, match="larger than 4 MB"):
+        pasted_probes(corpus)
+    (tmp_path / "corpus.jsonl").write_text(corpus)
+    with pytest.raises(LabError, match="larger than 4 MB"):
+        load_probes(tmp_path / "corpus.jsonl")
+
+
+def test_written_probes_are_read_back_equal(tmp_path):
+    probes = ProbeSet({"한국어": ("수박\u2028은", 'a "quote"'), "B": ("two\nlines",)})
+    (tmp_path / "p.jsonl").write_text(probes.to_jsonl(), encoding="utf-8")
+    assert load_probes(tmp_path / "p.jsonl").hash == probes.hash

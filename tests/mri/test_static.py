@@ -76,3 +76,21 @@ def test_a_mother_in_another_layout_has_the_same_profile(family_pairs):
         mother = open_checkpoint(family_pairs("qwen3_moe", layout)[1])
         rows.append(static_profile(father, align(father, mother), read_anatomy(father)).rows)
     assert rows[0] == rows[1]
+
+
+def test_a_mother_whose_experts_are_reordered_has_the_profile_of_the_experts_in_their_places(family_pairs):
+    from darwin_lab.checkpoint.alignment import align
+    from darwin_lab.checkpoint.anatomy import read_anatomy
+    from darwin_lab.checkpoint.opening import open_checkpoint
+    from darwin_lab.mri.static import static_profile
+
+    father, mother = (open_checkpoint(folder) for folder in family_pairs("qwen3_moe", "single")[:2])
+    anatomy, order = read_anatomy(father), (2, 0, 3, 1)
+    straight = static_profile(father, align(father, mother), anatomy).by_name
+    crossed = static_profile(father, align(father, mother, expert_order={0: order}), anatomy).by_name
+    name = "model.layers.{}.mlp.experts.{}.down_proj.weight"
+    for place, expert in enumerate(order):
+        assert crossed[name.format(0, place)].norm_b == straight[name.format(0, expert)].norm_b
+        assert crossed[name.format(0, place)].cosine < straight[name.format(0, place)].cosine
+    assert crossed["model.layers.0.mlp.gate.weight"].delta_norm > straight["model.layers.0.mlp.gate.weight"].delta_norm
+    assert crossed[name.format(1, 0)] == straight[name.format(1, 0)]

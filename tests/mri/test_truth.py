@@ -1,10 +1,9 @@
 """Planted truth: what was put into a model on purpose is what the scan and the health check find, and nothing else."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from planted import ALPHABET, HARMLESS, PROBES, SKILL, write_built
 
 from darwin_lab.checkpoint.anatomy import read_anatomy
 from darwin_lab.checkpoint.opening import open_checkpoint
@@ -17,62 +16,7 @@ from darwin_lab.mri.health import check_health
 from darwin_lab.mri.prescribe import prescribe
 from darwin_lab.mri.probes import ProbeSet
 from darwin_lab.mri.scan import scan_model
-from tests.conftest import write_tokenizer
 from tests.families import write_family_pair
-
-ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-HIDDEN = 64
-
-
-def cycling(step, count, length=24, start=0):
-    """Texts in which every letter is followed by the one `step` places on."""
-    return tuple(
-        "".join(ALPHABET[(start + row + step * place) % 26] for place in range(length)) for row in range(count)
-    )
-
-
-PROBES = ProbeSet({"NEXT": cycling(1, 8), "NEUTRAL": tuple(text.replace("a", " ") for text in cycling(7, 8))})
-SKILL, HARMLESS = 2, 1
-"""The one layer that says which letter is next, and one that does nothing."""
-
-
-def write_built(folder, *, skill_at=SKILL, layers=4, noise=0.0002, disturbed=None):
-    """A Llama built by hand: tokens are unit vectors, and layer `skill_at` alone turns a letter into the next one.
-
-    `HARMLESS` writes nothing; other layers write a little noise. `disturbed` writes a strong wrong direction.
-    """
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=HIDDEN, hidden_size=HIDDEN, intermediate_size=HIDDEN, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False,
-        pad_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    folder.mkdir(parents=True)
-    write_tokenizer(folder)
-    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
-    follows = torch.zeros(HIDDEN, HIDDEN)
-    for place, letter in enumerate(ALPHABET):
-        follows[vocabulary[ALPHABET[(place + 1) % 26]], vocabulary[letter]] = 1
-    with torch.no_grad():
-        model.model.embed_tokens.weight.copy_(torch.eye(HIDDEN))
-        model.lm_head.weight.copy_(2 * torch.eye(HIDDEN))
-        for index, layer in enumerate(model.model.layers):
-            mlp, attention = layer.mlp, layer.self_attn
-            attention.o_proj.weight.zero_()
-            mlp.gate_proj.weight.copy_(torch.eye(HIDDEN))
-            mlp.up_proj.weight.copy_(torch.eye(HIDDEN))
-            mlp.down_proj.weight.copy_(noise * torch.randn(HIDDEN, HIDDEN))
-            if index == HARMLESS:
-                mlp.down_proj.weight.zero_()
-            if index == skill_at:
-                mlp.down_proj.weight.add_(0.1 * follows)
-            if index == disturbed:
-                mlp.down_proj.weight.copy_(0.3 * torch.roll(torch.eye(HIDDEN), 31, 0))
-    model.save_pretrained(folder, save_original_format=False)
-    return open_checkpoint(folder)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +57,7 @@ def test_a_planted_interference_is_found_in_its_layer_and_nothing_on_the_control
     assert {row.layer for row in found.rows if row.interference} == {3}
     assert found.verdict != "healthy"
     assert {advice.layer for advice in found.advice} >= {3}
-    assert "layer 3" in found.sentence
+    assert "L3" in found.sentence
 
 
 def test_a_lost_skill_is_found_in_its_layer(built, tmp_path):

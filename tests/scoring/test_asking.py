@@ -6,11 +6,12 @@ import torch
 
 from darwin_lab.errors import LabError
 from darwin_lab.progress import silent
-from darwin_lab.scoring.asking import Asking, asked_of, golds_of, score_generation
+from darwin_lab.scoring.asking import asked_of, score_generation
 from darwin_lab.scoring.generation import Prompt, write
 from darwin_lab.scoring.items import Item
 from darwin_lab.scoring.letters import drawn_order
 from darwin_lab.scoring.protocols import Call, adaptive, majority
+from darwin_lab.scoring.questions import Asking, golds_of
 from tests.scoring.models import item, resident
 from tests.scoring.test_generation import Scripted
 

@@ -8,7 +8,6 @@ import pytest
 from darwin_lab.ui.figures.advantage_map import advantage_map
 from darwin_lab.ui.figures.dead_share import dead_share
 from darwin_lab.ui.figures.evolution_curve import evolution_curve
-from darwin_lab.ui.figures.expert_map import expert_map
 from darwin_lab.ui.figures.health_bars import health_bars
 from darwin_lab.ui.figures.layer_panel import layer_experts, layer_probes
 from darwin_lab.ui.figures.probe_map import probe_map
@@ -64,28 +63,6 @@ def test_cells_inside_the_noise_are_veiled_and_the_others_carry_a_mark():
     assert np.isnan(veil.z[0][1])
     assert veil.z[0][0] == 1
     assert list(marks.x) == [1]
-
-
-def test_a_dead_expert_is_a_cross_and_never_the_bottom_colour():
-    load = np.array([[0.5, 0.25, 0.25, 0.0]])
-    chart = expert_map(load, load == 0, moe_layers=[3], who="father", tokens=100, top_k=2)
-    heat, dead = chart.figure.data
-    assert np.isnan(heat.z[3][0])
-    assert heat.z[0][0] == pytest.approx(1.0)
-    assert list(dead.x) == ["L3"]
-    assert list(dead.y) == [3]
-
-
-def test_without_a_certificate_no_expert_is_called_dead():
-    load = np.array([[1.0, 0.0]])
-    chart = expert_map(load, load == 0, moe_layers=[0], who="father", certified=False)
-    assert len(chart.figure.data[1].x) == 0
-    assert "too few tokens" in chart.note
-
-
-def test_experts_in_order_of_load_keep_their_own_numbers():
-    chart = expert_map(np.array([[0.2, 0.8]]), None, moe_layers=[0], who="father", in_order_of_load=True)
-    assert [row[1] for row in chart.rows] == [1, 0]
 
 
 def test_dead_share_shows_a_reason_instead_of_a_bar_where_nothing_is_certified():

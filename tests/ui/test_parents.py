@@ -9,6 +9,7 @@ import pytest
 from darwin_lab.errors import LabError
 from darwin_lab.lab import planning
 from darwin_lab.lab.lab import Lab
+from darwin_lab.lab.memory import MemoryChoice
 from darwin_lab.lab.planning import Look
 from darwin_lab.ui.tabs import parents, parents_views
 from tests.full_size import write_full_size
@@ -101,13 +102,10 @@ def test_fingerprints_are_blank_until_the_weights_were_read(small: Look) -> None
     assert cells(parents_views.people_table(small.plan, {}), "ancestor")[1] == "ancestor"
 
 
-def test_a_scan_that_does_not_fit_in_memory_is_not_offered(big: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    need = 2 * big.plan.father.text * 4
-    monkeypatch.setattr(parents_views, "memory_bytes", lambda: need - 1)
-    assert parents_views.scan_html(big)[1] is False
-    assert "too small" in parents_views.scan_html(big)[0]
-    monkeypatch.setattr(parents_views, "memory_bytes", lambda: need)
-    assert parents_views.scan_html(big)[1] is True
+def test_a_scan_that_does_not_fit_in_memory_is_offered_streamed() -> None:
+    told = parents_views.scan_html(MemoryChoice("auto", True, 62 * 10**9, 12 * 10**9))
+    assert "Streamed, one layer in memory at a time: held whole, a model takes 62.0 GB, 12.0 GB are free." in told
+    assert "has not been started" in told
 
 
 def test_small_parents_are_told_from_large_ones(big: Look, small: Look) -> None:

@@ -11,7 +11,7 @@ from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.lab.lab import Lab
 from darwin_lab.ui.page import TABS, build, follow, on_arrival
 from darwin_lab.ui.session import NO_RUN_CHOSEN, genome_at_hand
-from darwin_lab.ui.tabs import child_views, evolution, genome_views, health, mri_views, parents, parents_views
+from darwin_lab.ui.tabs import child_views, evolution, genome_views, mri_layer_views, mri_views, parents, parents_views
 
 PROBES = ("MATH", "NEUTRAL")
 SEEN = {"ended": None, "notice": "", "bar": None, "place": None}
@@ -129,11 +129,11 @@ def test_the_maps_show_what_the_store_holds(lab, scanned):
     assert charts[0].figure.data[0].zmax == charts[1].figure.data[0].zmax
     assert mri_views.difference(lab, scanned, scans, "loss", "importance").figure is not None
     assert mri_views.difference(lab, scanned, scans, "loss", "gain").figure is not None
-    assert mri_views.experts_of_layer(scans, 0).figure is not None
+    assert mri_layer_views.experts_of_layer(scans, 0).figure is not None
 
 
 def test_a_layers_tensors_are_listed_with_their_distance(lab, scanned):
-    table = mri_views.tensor_table(lab, scanned, 1)
+    table = mri_layer_views.tensor_table(lab, scanned, 1)
     assert len(table["rows"]) == len(scanned.anatomy.layer_parts(1))
     assert any(isinstance(row["cells"][2], float) for row in table["rows"])
 
@@ -166,24 +166,6 @@ def test_settings_from_the_editor_take_its_genes_and_freeze_its_locks(scanned):
 def test_a_budget_that_is_no_whole_number_is_refused(scanned):
     with pytest.raises(LabError, match="budget"):
         evolution.settings_from(scanned, None, None, ("v6", "lerp", 2.5, 0, 0.2, 0, "mri", 0, 5, True))
-
-
-def test_health_lays_the_child_beside_its_parents(lab, scanned):
-    genome = neutral_genome("v6", scanned.anatomy.layers)
-    lab.wait(lab.request_health(scanned, genome))
-    found = lab.health(scanned, lab.recipe(scanned, genome).hash)
-    chart = health.bar_chart(found, "MATH")
-    rows = sorted((row for row in found.rows if row.probe == "MATH"), key=lambda row: row.layer)
-    assert list(chart.figure.data[0].y) == [row.child for row in rows]
-    assert len(health.loss_table(found)["rows"]) == len(PROBES)
-
-
-def test_a_mended_genome_moves_only_the_flagged_layers(lab, scanned):
-    genome = neutral_genome("layerwise", scanned.anatomy.layers)
-    advice = (health.Advice(1, "father", 0.1, ("MATH",), "interference"),)
-    mended = health.mended(lab, scanned, genome, advice)
-    assert mended.genes["layer_1"] == pytest.approx(0.5 - health.STEP)
-    assert mended.genes["layer_2"] == pytest.approx(0.5)
 
 
 def test_the_report_shows_n_interval_and_p_for_every_model(lab, scanned):

@@ -5,11 +5,13 @@ function write(change) {
   for (const [key, value] of Object.entries(change)) value == null || value === '' ? url.searchParams.delete(key) : url.searchParams.set(key, value);
   window.history.replaceState(window.history.state, '', url);
 }
-let told = false;
+let told = false, last;
 function tell() {
   const change = props.value || {};
   write(change);
-  if (window.__darwinLayer === change.layer) return;
+  if (last === change.layer) return;
+  last = change.layer;
+  if (performance.now() - (window.__darwinMoved ?? -1e9) < 800) return;   // arrow keys run ahead of the server
   window.__darwinLayer = change.layer ?? null;
   window.dispatchEvent(new CustomEvent('darwin-layer'));
   const panel = document.getElementById('layer_panel');      // where the panel lies below the maps, go there

@@ -42,6 +42,28 @@ function save(name, words, type) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
+const KINDS = {f4: Float32Array, i2: Int16Array, u1: Uint8Array};
+function unpacked(values, name) {
+  const {dtype, bdata, word, of, factor} = values[name];
+  if (of) { const read = unpacked(values, of); return at => { const v = read(at); return v == null ? null : +(v * factor).toPrecision(7); }; }
+  const packed = new KINDS[dtype](Uint8Array.from(atob(bdata), c => c.charCodeAt(0)).buffer);
+  return word != null ? at => packed[at] ? word : '' : dtype === 'f4' ? at => Number.isFinite(packed[at]) ? +packed[at].toPrecision(7) : null : at => packed[at];
+}
+function numbers() {                                                        // of a large map the rows are made when asked for
+  if (!drawn.cells || drawn.rows.length) return drawn;
+  const {labels, across, down, values} = drawn.cells, reads = Object.keys(values).map(name => unpacked(values, name));
+  drawn.columns = [...labels, ...Object.keys(values)];
+  drawn.rows = across.flatMap((name, i) => down.map((other, j) => [name, other, ...reads.map(read => read(i * down.length + j))]));
+  return drawn;
+}
+function dressed(figure, cells) {                                           // and so are the numbers it says when hovered
+  for (const trace of cells ? figure.data : []) {
+    if (!trace.meta?.hover) continue;
+    const reads = trace.meta.hover.map(name => unpacked(cells.values, name));
+    trace.customdata = cells.down.map((_, j) => cells.across.map((_, i) => reads.map(read => read(i * cells.down.length + j))));
+  }
+  return figure;
+}
 const quoted = v => v == null ? '' : /[",\n]/.test(String(v)) ? '"' + String(v).replace(/"/g, '""') + '"' : String(v);
 const csv = chart => [chart.columns, ...chart.rows].map(row => row.map(quoted).join(',')).join('\n');
 function picture(format) {
@@ -53,8 +75,9 @@ function picture(format) {
 const exports_ = {
   png: () => picture('png'),
   svg: () => picture('svg'),
-  csv: () => save(props.filename + '.csv', csv(drawn), 'text/csv'),
-  json: () => save(props.filename + '.json', JSON.stringify(drawn.figure), 'application/json'),
+  csv: () => save(props.filename + '.csv', csv(numbers()), 'text/csv'),
+  numbers: () => save(props.filename + '-numbers.json', JSON.stringify({title: props.title, note: drawn.note, columns: numbers().columns, rows: drawn.rows}), 'application/json'),
+  json: () => save(props.filename + '.json', JSON.stringify(dressed(drawn.figure, drawn.cells)), 'application/json'),
   reset: () => plotly.relayout(plot, Object.fromEntries(Object.keys(plot._fullLayout).filter(k => /^[xy]axis\d*$/.test(k))
     .flatMap(k => drawn.figure.layout[k]?.range ? [[k + '.range', [...drawn.figure.layout[k].range]]] : [[k + '.autorange', drawn.figure.layout[k]?.autorange || true]]))),
 };
@@ -76,6 +99,7 @@ function number(v) {
 function tabulate() {
   if (!table.open || tabled === text || !drawn) return;
   tabled = text;
+  numbers();
   const grid = document.createElement('table'), head = grid.createTHead().insertRow(), rows = grid.createTBody();
   for (const name of drawn.columns) { const cell = document.createElement('th'); cell.scope = 'col'; cell.textContent = name; head.append(cell); }
   for (const row of drawn.rows.slice(0, 600)) {
@@ -83,9 +107,30 @@ function tabulate() {
     for (const value of row) { const cell = line.insertCell(); cell.textContent = number(value); if (typeof value === 'number') cell.className = 'num'; }
   }
   body.replaceChildren(grid);
-  if (drawn.rows.length > 600) body.append(`600 of ${drawn.rows.length} rows; export CSV for all of them.`);
+  if (drawn.rows.length > 600) body.append(`600 of ${drawn.rows.length.toLocaleString('en')} rows; export CSV for all of them.`);
 }
 table.addEventListener('toggle', tabulate);
+
+// A layered chart has a cursor: a click sets it, arrow keys move it, and the frame follows before the server answers.
+const layerOf = x => typeof x === 'string' ? +x.replace(/^L/, '') : x;
+function select(layer, row) {
+  window.__darwinLayer = layer;
+  window.__darwinRow = row;
+  window.dispatchEvent(new CustomEvent('darwin-layer'));
+}
+if (props.layered) plot.tabIndex = 0;
+plot.addEventListener('keydown', event => {
+  const move = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
+  const first = drawn?.figure?.data[0];
+  if (!props.layered || !move || !first || !wired) return;
+  event.preventDefault();
+  const layers = Array.from(plot._fullData[0].x), rows = Array.from(plot._fullData[0].y), named = typeof rows[0] === 'string';
+  const at = layers.map(layerOf).indexOf(window.__darwinLayer), beside = Math.min(layers.length - 1, Math.max(0, at < 0 ? 0 : at + move[0]));
+  const row = Math.min(rows.length - 1, Math.max(0, (window.__darwinRow ?? 0) + move[1]));
+  window.__darwinMoved = performance.now();
+  select(layerOf(layers[beside]), row);
+  trigger('select', {x: layers[beside], y: named ? rows[row] : null, curve: 0, name: '', customdata: null});
+});
 
 const nearby = () => plot.getBoundingClientRect().top < window.innerHeight;      // what can be seen is drawn first
 async function pump() {
@@ -98,7 +143,7 @@ async function pump() {
       if (plot._dragging) { setTimeout(pump, 120); break; }                   // never redraw under the mouse
       const next = waiting;
       waiting = null;
-      const figure = JSON.parse(next).figure;
+      const chart = JSON.parse(next), figure = dressed(chart.figure, chart.cells);
       if (!wired) {
         if (!nearby()) await new Promise(go => (window.requestIdleCallback || setTimeout)(go, {timeout: 2500}));
         await plotly.newPlot(plot, [], {}, {responsive: false, displayModeBar: false, displaylogo: false, doubleClick: 'reset'});
@@ -110,6 +155,7 @@ async function pump() {
         wired = true;
         plot.on('plotly_click', event => {
           const point = event.points[0];
+          if (props.layered) select(layerOf(point.x), Math.max(0, Array.from(plot._fullData[0].y).indexOf(point.y)));
           trigger('select', {x: point.x ?? null, y: point.y ?? null, curve: point.curveNumber, name: point.data.name ?? '', customdata: point.customdata ?? null});
         });
       }
@@ -126,7 +172,9 @@ function feed() {
   drawn = JSON.parse(text);
   note.textContent = drawn.note || '';
   card.dataset.state = drawn.figure ? 'ready' : 'empty';
-  table.hidden = !drawn.rows.length;
+  table.hidden = !drawn.rows.length && !drawn.cells;
+  card.dataset.gone = !!drawn.hidden;                                       // gradio rewrites the classes of its own elements
+  find('.dl-stage').style.height = (drawn.height || props.height) + 'px';
   if (!drawn.figure) { empty.textContent = drawn.empty; waiting = null; return; }
   plot.setAttribute('aria-label', drawn.alt || props.title);
   waiting = text;

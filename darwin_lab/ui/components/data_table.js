@@ -27,6 +27,11 @@ function cell_of(value, column, range) {
     cell.classList.add('bar');
     cell.append(bar);
   }
+  if (column.kind === 'quote') {                                             // two lines of it; a click shows it whole
+    cell.append(make('div', 'dl-quote', shown(value, column)));
+    cell.className = 'long';
+    return cell;
+  }
   cell.append(shown(value, column));
   return cell;
 }
@@ -91,6 +96,7 @@ function paint() {
   count.textContent = rows.length === value.rows.length ? `${rows.length} rows` : `${rows.length} of ${value.rows.length} rows`;
 }
 function chosen(event) {
+  event.target.closest('.dl-quote')?.classList.toggle('open');
   const line = event.target.closest('tbody tr');
   if (line && props.pick) trigger('select', {id: line.dataset.id});
 }

@@ -20,8 +20,8 @@ _JS = (Path(__file__).parent / "data_table.js").read_text(encoding="utf-8")
 
 @dataclass(frozen=True)
 class Column:
-    """One column; kind: text, long (a sentence), code, number, signed, share (a percentage), bar (number and
-    bar), mark (a verdict)."""
+    """One column; kind: text, long (a sentence), quote (a passage: two lines until clicked), code, number, signed,
+    share (a percentage), bar (number and bar), mark (a verdict)."""
 
     label: str
     kind: str = "text"

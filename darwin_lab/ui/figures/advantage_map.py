@@ -11,7 +11,19 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from darwin_lab.ui.figures.style import VEIL, Cell, Chart, colour_bar, frame, layer_ticks, spread_scale
+from darwin_lab.ui.figures.style import (
+    VEIL,
+    Cell,
+    Chart,
+    colour_bar_below,
+    frame,
+    gap,
+    layer_ticks,
+    map_height,
+    spread_scale,
+)
+
+PARENTS = ("father", "mother")
 
 
 def advantage_map(
@@ -19,31 +31,45 @@ def advantage_map(
     *,
     probes: Sequence[str],
     different: np.ndarray | None = None,
+    se: np.ndarray | None = None,
+    threshold: float | None = None,
     unit: str = "Δ NLL, nats / token",
+    people: tuple[str, str] = PARENTS,
 ) -> Chart:
-    """values [P, L]: father minus mother, positive favours the father; different [P, L] bool (max-T over all cells)."""
+    """values [P, L]: father minus mother, positive favours the father; different [P, L] bool (max-T over all cells).
+
+    A cell is told apart beyond `threshold` x its `se` [P, L]; both show in the hover and the table. Other `people` than
+    father and mother get colours of their own: blue and red mean the parents.
+    """
+    one, other = people
     z = np.asarray(values, dtype=np.float32)
     count, layers = z.shape
     reach = float(np.nanmax(np.abs(z))) or 1.0
-    figure = frame(left=104)
+    bound = None if se is None or threshold is None else np.asarray(se, dtype=np.float64) * threshold
+    figure = frame(left=100)
     figure.add_trace(
         go.Heatmap(
             z=z,
             x=list(range(layers)),
             y=list(probes),
-            colorscale=spread_scale("RdBu", centred=True),
+            colorscale=spread_scale("RdBu" if people == PARENTS else "PuOr", centred=True),
             zmid=0,
             zmin=-reach,
             zmax=reach,
-            xgap=1.5,
+            xgap=gap(layers),
             ygap=1.5,
             name="advantage",
-            hovertemplate="<b>%{x}</b> · %{y}<br>%{z:+.4f} " + unit + "<extra></extra>",
-            colorbar=colour_bar(
-                "← mother   father →", tickvals=[-reach, 0, reach], ticktext=[f"−{reach:.3g}", "0", f"+{reach:.3g}"]
+            customdata=None if bound is None else bound.astype(np.float32),
+            hovertemplate="<b>%{x}</b> · %{y}<br>%{z:+.4f} "
+            + unit
+            + ("" if bound is None else "<br>told apart beyond ±%{customdata:.4f}")
+            + "<extra></extra>",
+            colorbar=colour_bar_below(
+                f"← {other}   {one} →", tickvals=[-reach, 0, reach], ticktext=[f"−{reach:.3g}", "0", f"+{reach:.3g}"]
             ),
         )
     )
+    figure.update_layout(margin={"b": 70, "autoexpand": False})
     told_apart = 0
     if different is not None:
         apart = np.asarray(different, dtype=bool)
@@ -55,7 +81,7 @@ def advantage_map(
                 y=list(probes),
                 colorscale=[[0, VEIL], [1, VEIL]],
                 showscale=False,
-                xgap=1.5,
+                xgap=gap(layers),
                 ygap=1.5,
                 hoverinfo="skip",
                 name="inside the noise",
@@ -74,19 +100,21 @@ def advantage_map(
         )
     figure.update_xaxes(**layer_ticks(layers))
     figure.update_yaxes(autorange="reversed", title=None, showgrid=False)
-    note = f"father − mother, {unit} · {told_apart} of {z.size} cells told apart (max-T 95 %)"
+    note = f"{one} − {other}, {unit} · {told_apart} of {z.size} cells told apart (max-T 95 %)"
+    if not z.any():
+        note = f"no difference: {one} and {other} agree in every one of {z.size} cells"
     rows: list[tuple[Cell, ...]] = [
         (
             probes[p],
             f"L{layer}",
             float(z[p, layer]),
+            None if bound is None else float(bound[p, layer]),
             "" if different is None else "yes" if different[p][layer] else "no",
-            "father" if z[p, layer] > 0 else "mother",
+            one if z[p, layer] > 0 else other if z[p, layer] < 0 else "",
         )
         for p in range(count)
         for layer in range(layers)
     ]
     alt = f"Advantage map, {count} probes by {layers} layers; {told_apart} cells are told apart from chance."
-    return Chart(
-        figure, note, ("probe", "layer", f"father − mother ({unit})", "told apart", "leans to"), tuple(rows), alt
-    )
+    columns = ("probe", "layer", f"{one} − {other} ({unit})", "told apart beyond ±", "told apart", "leans to")
+    return Chart(figure, note, columns, tuple(rows), alt, height=map_height(count))

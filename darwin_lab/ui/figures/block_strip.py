@@ -27,6 +27,7 @@ from darwin_lab.ui.figures.style import (
 
 TITLES = {"attn": "attention", "ffn": "FFN + experts"}
 MIDDLE = "#C9CED6"
+SHARE_SCALE = [(0.0, FATHER), (0.5, MIDDLE), (1.0, MOTHER)]
 PATTERN = {"father": "", "mother": "/", "child": "x"}
 ROOM = {"ratio": 1.0, "importance": 1.5, "dead": 1.0}
 GAP = 0.13
@@ -76,7 +77,6 @@ def block_strip(
 
 def _ratio_cells(figure: go.Figure, ratios: Mapping[str, Sequence[float | None]], layers: int) -> None:
     bands = list(ratios)[::-1]
-    numbers = [["" if value is None else f"{value:.2f}".lstrip("0") for value in ratios[band]] for band in bands]
     figure.add_trace(
         go.Heatmap(
             x=list(range(layers)),
@@ -84,19 +84,48 @@ def _ratio_cells(figure: go.Figure, ratios: Mapping[str, Sequence[float | None]]
             z=[list(ratios[band]) for band in bands],
             zmin=0,
             zmax=1,
-            colorscale=[(0.0, FATHER), (0.5, MIDDLE), (1.0, MOTHER)],
+            colorscale=SHARE_SCALE,
             showscale=False,
             xgap=2,
             ygap=2,
-            text=numbers if layers <= MOST_NUMBERS else None,
-            texttemplate="%{text}" if layers <= MOST_NUMBERS else None,
-            textfont={"size": 11},
             name="mother's share",
             showlegend=False,
             hoverongaps=False,
             hovertemplate="<b>%{x}</b> %{y}<br>mother's share %{z:.3f}<extra></extra>",
         )
     )
+    if layers > MOST_NUMBERS:
+        return
+    cells = [(layer, band, value) for band in bands for layer, value in enumerate(ratios[band]) if value is not None]
+    figure.add_trace(
+        go.Scatter(
+            x=[layer for layer, _, _ in cells],
+            y=[TITLES.get(band, band) for _, band, _ in cells],
+            mode="text",
+            text=[f"{value:.2f}".removeprefix("0") for _, _, value in cells],
+            textfont={"size": 13, "color": [ink_on(share_colour(value)) for _, _, value in cells]},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+
+
+def share_colour(value: float) -> str:
+    """The colour of a mother's share as the cells have it: blue at 0, grey in the middle, vermilion at 1."""
+    low, high, at = (FATHER, MIDDLE, 2 * value) if value < 0.5 else (MIDDLE, MOTHER, 2 * value - 1)
+    mixed = [round(a + (b - a) * at) for a, b in zip(_channels(low), _channels(high), strict=True)]
+    return "#" + "".join(f"{channel:02X}" for channel in mixed)
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever stands out more on a colour: at least 4.5 to 1 (WCAG 2 contrast)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in _channels(colour))]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#FFFFFF"
+
+
+def _channels(colour: str) -> tuple[int, ...]:
+    return tuple(int(colour[at : at + 2], 16) for at in (1, 3, 5))
 
 
 def _line(figure: go.Figure, who: str, values: Sequence[float], axis: int) -> None:
@@ -150,12 +179,12 @@ def _domains(strips: Sequence[str]) -> dict[str, tuple[float, float]]:
 
 def _name_axis(figure: go.Figure, axis: int, place: tuple[float, float], title: str, **more: object) -> None:
     low, high = place
-    settings = {"domain": [low, high], "zeroline": False, "fixedrange": True, "anchor": "x", "tickfont": {"size": 11}}
+    settings = {"domain": [low, high], "zeroline": False, "fixedrange": True, "anchor": "x", "tickfont": {"size": 12}}
     figure.update_layout({f"yaxis{'' if axis == 0 else axis + 1}": {**settings, **more}})
     if axis:
         figure.add_annotation(
             text=title, x=0, xref="paper", xanchor="left", y=high, yref="paper", yanchor="bottom", showarrow=False,
-            font={"size": 11},
+            font={"size": 12},
         )  # fmt: skip
 
 

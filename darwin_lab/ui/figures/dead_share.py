@@ -20,8 +20,9 @@ def dead_share(
     *,
     moe_layers: Sequence[int],
     uncertified: Mapping[str, str] | None = None,
+    certified: Mapping[str, str] | None = None,
 ) -> Chart:
-    """shares: who -> [M] in [0, 1]; uncertified: who -> the reason no number is shown."""
+    """shares: who -> [M] in [0, 1]; uncertified: who -> the reason no number is shown; certified: who -> on what."""
     why = dict(uncertified or {})
     drawn = {who: list(values) for who, values in shares.items() if who not in why}
     if not drawn:
@@ -45,9 +46,10 @@ def dead_share(
     figure.update_layout(barmode="group", bargroupgap=0.08)
     top = max([0.55, *(value * 1.08 for values in drawn.values() for value in values)])
     figure.update_yaxes(tickformat=".0%", range=[0, top])
-    figure.update_xaxes(showgrid=False, type="category")
+    figure.update_xaxes(showgrid=False, type="category", tickvals=names if len(names) <= 16 else names[::5])
     means = [f"{NAME[who].lower()} {share(sum(v) / len(v))}" for who, v in drawn.items()]
-    note = "mean over layers: " + ", ".join(means) + "".join(f" · {words}" for words in why.values())
+    told = [*why.values(), *(certified or {}).values()]
+    note = "mean over layers: " + ", ".join(means) + "".join(f" · {words}" for words in told)
     rows: list[tuple[Cell, ...]] = [
         (name, *(values[row] for values in drawn.values())) for row, name in enumerate(names)
     ]

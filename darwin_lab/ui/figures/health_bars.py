@@ -1,7 +1,7 @@
 """The child's layers beside its parents': green bars, the father a dashed blue line, the mother a dotted vermilion one.
 
 Takes importance per layer of the three and the flags of the health check; gives a `Chart`. A flagged layer is
-hatched and carries a triangle with its reason, so that nothing depends on colour.
+hatched and carries a triangle with its name and reason, so that nothing depends on colour.
 """
 
 from __future__ import annotations
@@ -61,15 +61,19 @@ def health_bars(
             go.Scatter(
                 x=list(flagged),
                 y=[max(child[at], father[at], mother[at]) + 0.06 * ceiling for at in flagged],
-                mode="markers",
+                mode="markers+text",
                 name="flagged",
                 marker={"symbol": "triangle-up", "size": 12, "color": GREY},
+                text=[_label(layer, why, len(flagged)) for layer, why in flagged.items()],
+                textposition="top center",
+                textfont={"size": 12},
+                cliponaxis=False,
                 customdata=list(flagged.values()),
                 hovertemplate="<b>%{x}</b> %{customdata}<extra></extra>",
             )
         )
     figure.update_xaxes(**layer_ticks(layers))
-    figure.update_yaxes(range=[min(0.0, *child, *father, *mother), ceiling * 1.18])
+    figure.update_yaxes(range=[min(0.0, *child, *father, *mother), ceiling * (1.28 if flagged else 1.18)])
     rows: list[tuple[Cell, ...]] = [
         (name, float(child[i]), float(father[i]), float(mother[i]), flagged.get(i, ""))
         for i, name in enumerate(layer_names(layers))
@@ -83,3 +87,11 @@ def health_bars(
         tuple(rows),
         f"Child beside its parents on {note}.",
     )
+
+
+SPELLED = 3
+"""Up to this many flagged layers the reason is spelled out over the bar; more are named, the reason is in the hover."""
+
+
+def _label(layer: int, why: str, count: int) -> str:
+    return f"L{layer}<br>{why}" if count <= SPELLED else f"L{layer}" if count <= 4 * SPELLED else ""

@@ -6,10 +6,11 @@ come from, and it computes no statistic: whatever a chart shows was measured bel
 
 from __future__ import annotations
 
+import base64
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,36 @@ NAME = {"father": "Father", "mother": "Mother", "child": "Child", "blend": "0.5 
 Cell = str | int | float | bool | None
 
 
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The table of a large map: one row for every name across (outer) and down (inner), its values packed as bytes.
+
+    `labels` name the two first columns, `values` the others: column -> [across, down] numbers, or a mask whose true
+    cells say the word of `words`. `multiples` are columns the browser works out: column -> (other column, factor).
+    A heat map [down, across] whose `meta` is {"hover": columns} gets its customdata from here, so that nothing goes
+    over the wire twice.
+    """
+
+    labels: tuple[str, str]
+    across: tuple[str, ...]
+    down: tuple[str | int, ...]
+    values: Mapping[str, np.ndarray]
+    words: Mapping[str, str] = field(default_factory=dict)
+    multiples: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+
+    def wire(self) -> dict[str, Any]:
+        """Plain data; arrays as {dtype, bdata} (base64, little-endian), a mask with its word."""
+        packed = {name: _packed(values, self.words.get(name)) for name, values in self.values.items()}
+        packed |= {name: {"of": other, "factor": factor} for name, (other, factor) in self.multiples.items()}
+        return {"labels": self.labels, "across": self.across, "down": self.down, "values": packed}
+
+
 @dataclass(frozen=True)
 class Chart:
     """One drawing and everything that explains it: its table (the accessible twin), a note with n and unit, alt text.
 
-    `figure` is None when there is nothing to draw; `empty` then says what to do next.
+    `figure` is None when there is nothing to draw; `empty` then says what to do next. `cells` takes the place of
+    `columns` and `rows` in a large map. `height` in pixels replaces the card's own; a `hidden` chart leaves no room.
     """
 
     figure: go.Figure | None = None
@@ -40,12 +66,24 @@ class Chart:
     rows: tuple[tuple[Cell, ...], ...] = ()
     alt: str = ""
     empty: str = ""
+    cells: Cells | None = None
+    height: int | None = None
+    hidden: bool = False
 
     def wire(self) -> str:
         """The JSON text the chart component reads. Non-finite numbers in the table become null."""
         rows = [[_finite(cell) for cell in row] for row in self.rows]
         words = json.dumps(
-            {"note": self.note, "columns": self.columns, "rows": rows, "alt": self.alt, "empty": self.empty}
+            {
+                "note": self.note,
+                "columns": self.columns,
+                "rows": rows,
+                "cells": self.cells.wire() if self.cells else None,
+                "alt": self.alt,
+                "empty": self.empty,
+                "height": self.height,
+                "hidden": self.hidden,
+            }
         )
         figure = "null" if self.figure is None else self.figure.to_json(validate=False)
         return f'{words[:-1]}, "figure": {figure}}}'
@@ -108,6 +146,22 @@ def colour_bar(title: str, **more: Any) -> dict[str, Any]:
     }
 
 
+def colour_bar_below(title: str, **more: Any) -> dict[str, Any]:
+    """The same under the chart, for maps that stand side by side: it costs height instead of width."""
+    below = {"orientation": "h", "x": 0.5, "y": 0, "yanchor": "top", "ypad": 26, "len": 0.9}
+    return {**colour_bar(title, **more), "title": {"text": title, "side": "bottom", "font": {"size": 11}}, **below}
+
+
+def map_height(rows: int, each: int = 22, least: int = 190, most: int = 460) -> int:
+    """Pixels of a map of so many rows, axis and colour bar included."""
+    return max(least, min(most, rows * each + 86))
+
+
+def gap(across: int) -> float:
+    """Pixels between the cells of a map: none where the cells themselves are a few pixels."""
+    return 1.5 if across <= 32 else 0.5
+
+
 def spread_scale(name: str, *, centred: bool = False) -> list[tuple[float, str]]:
     """A colour scale whose colours follow the square root of the value, so that small values can be told apart.
 
@@ -132,6 +186,12 @@ def share(value: float) -> str:
 def as_list(values: Any) -> list[Any]:
     """Plain numbers for JSON: NaN and infinities become None."""
     return [_finite(v) for v in np.asarray(values, dtype=object).tolist()]
+
+
+def _packed(values: np.ndarray, word: str | None) -> dict[str, Any]:
+    kind = "u1" if word is not None else "i2" if np.issubdtype(values.dtype, np.integer) else "f4"
+    data = base64.b64encode(np.ascontiguousarray(values, dtype=f"<{kind}").tobytes()).decode()
+    return {"dtype": kind, "bdata": data, **({"word": word} if word is not None else {})}
 
 
 def _finite(value: Any) -> Any:

@@ -9,8 +9,6 @@ import html
 import importlib.util
 import os
 import shlex
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from darwin_lab.merging.recipe import Recipe
 from darwin_lab.merging.recipe_file import RECIPE_FILE
 from darwin_lab.mri.advantage import probe_weights
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
+from darwin_lab.ui.components.download import served
 from darwin_lab.ui.figures.block_strip import block_strip
 from darwin_lab.ui.figures.score_bars import score_bars
 from darwin_lab.ui.figures.style import NAME, Chart, nothing, plural
@@ -262,15 +261,7 @@ def download_of(kept: ExportView | None) -> Any:
     """The download button, holding the zip of the newest export (a link in the temporary folder gradio may serve)."""
     if kept is None or kept.archive is None or not Path(kept.archive).is_file():
         return gr.DownloadButton(visible=False)
-    place = Path(tempfile.gettempdir()) / "darwin-lab-downloads" / kept.id
-    served = place / f"{Path(kept.folder).name}.zip"
-    if not served.exists():
-        place.mkdir(parents=True, exist_ok=True)
-        try:
-            served.hardlink_to(kept.archive)
-        except OSError:
-            shutil.copyfile(kept.archive, served)
-    return gr.DownloadButton(value=str(served), visible=True)
+    return gr.DownloadButton(value=served(Path(kept.archive), kept.id, f"{Path(kept.folder).name}.zip"), visible=True)
 
 
 def push_words(done: PushView | None, kept: ExportView | None, busy: bool) -> str:

@@ -248,7 +248,7 @@ def settings_from(
         raise LabError(f"the editor holds a {genome.layout} genome; choose layout {genome.layout} or another start")
     chosen: dict[str, Any] = {}
     if from_editor:
-        same = ("reading", "rescale", "transplant", "experts", "router", "blocks")
+        same = ("reading", "rescale", "transplant", "experts", "router", "blocks", "pinned")
         chosen = {name: getattr(genome, name) for name in same} | {"start_genes": genes, "frozen": locked}
         chosen["options"] = genome.options if genome.operator == operator else {}
     return EvolutionSettings(

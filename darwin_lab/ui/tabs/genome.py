@@ -34,6 +34,7 @@ from darwin_lab.ui.session import (
     say,
     to_load,
 )
+from darwin_lab.ui.tabs import genome_blocks, gradient_card
 from darwin_lab.ui.tabs.genome_views import (
     EXPERTS_WORDS,
     OPTION_LABELS,
@@ -89,6 +90,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             with gr.Row(elem_classes=["dl-tight"]):
                 follow = gr.Button("Follow the MRI", size="sm", elem_id="follow_mri")
                 reset = gr.Button("All neutral", size="sm", elem_id="reset_genome")
+                unpin = gr.Button("Unpin layers", size="sm", elem_id="unpin_layers")
             gr.HTML(f"<p class='dl-note'>{KEYS}</p>")
             with gr.Accordion("More choices", open=False, elem_id="genome_more"), gr.Row(elem_classes=["dl-tight"]):
                 experts = gr.Dropdown(
@@ -128,6 +130,8 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
                     evolve = gr.Button("Evolve from here", variant="primary", elem_id="evolve_from_here")
                 scored_words = gr.HTML(elem_id="genome_score_words")
                 scored = data_table("genome_score", label="Score on selection items", empty="Not scored yet.")
+    genome_blocks.build(shared)
+    gradient_card.build(shared)
     with gr.Accordion("Recipe: one row a tensor", open=False, elem_id="recipe_fold", elem_classes=["dl-card"]) as fold:
         recipe_table = data_table(
             "recipe_table", label="Recipe", search=True, height=420, empty="Move a gene or load a preset."
@@ -157,6 +161,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             **shape.to_json(), "genes": genes, "operator": merge, "reading": read, "seed": int(number or 0),
             "transplant": float(limit or 0), "rescale": scale, "experts": mode, "options": set_,
             "router": sources[0] if len(sources) == 1 else sources if len(sources) == len(spans.blocks) else "blend",
+            "pinned": known.to_json().get("pinned", {}),
         }  # fmt: skip
         return genome_from_json(data, pair.anatomy.layers)
 
@@ -261,9 +266,21 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
         if pair is None:
             raise LabError(NO_PAIR)
         genome = read_choices(pair, payload, at_hand, picked)
-        return to_load(replace(genome, genes=genome.layout_of(pair.anatomy.layers).neutral()), "neutral")
+        return to_load(replace(genome, genes=genome.layout_of(pair.anatomy.layers).neutral(), pinned={}), "neutral")
 
     reset.click(neutral, [editor, shared.pair, shared.genome, *choices], shared.load, **QUIET)
+
+    @guarded
+    def free(pair_key: str, at_hand: dict[str, Any] | None) -> Any:
+        pair = pair_of(lab, pair_key)
+        if pair is None:
+            raise LabError(NO_PAIR)
+        genome = genome_at_hand(pair, at_hand)
+        if not genome.pinned:
+            raise LabError("no layer is pinned; mending in the Health tab pins layers")
+        return to_load(replace(genome, pinned={}), "unpinned")
+
+    unpin.click(free, [shared.pair, shared.genome], shared.load, **QUIET)
 
     @guarded
     def from_text(words_: str, pair_key: str) -> Any:

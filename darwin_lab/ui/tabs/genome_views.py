@@ -119,6 +119,8 @@ def why_idle(name: str, genome: Genome) -> str:
         return f"{genome.operator} takes no ratio; only 0 and 1 act, as copies of a parent."
     if name in WHY_IDLE:
         return WHY_IDLE[name]
+    if genome.pinned and genome.reading != "component" and name.startswith(("block_", "layer_")):
+        return "Its layers are pinned, whatever the genes say."
     if genome.layout == "v5":
         return "Every layer is in a block, whose ratio holds for all its tensors."
     if genome.reading == "component":
@@ -155,7 +157,15 @@ def genome_words(genome: Genome, recipe: Recipe) -> str:
             ("transplants", f"{moved['father']} / {moved['mother']}", "father / mother"),
         ]
     )
-    return told + "".join(say(warning) for warning in recipe.warnings)
+    return told + "".join(say(warning) for warning in (*pins_words(genome), *recipe.warnings))
+
+
+def pins_words(genome: Genome) -> tuple[str, ...]:
+    """Which layers are pinned, and where."""
+    if not genome.pinned:
+        return ()
+    told = ", ".join(f"L{layer} at {share:.3f}" for layer, share in genome.pinned.items())
+    return (f"Pinned by mending, whatever the genes say: {told}.",)
 
 
 def score_words(lab: Lab, pair: Pair, child: str) -> list[Any]:

@@ -1,6 +1,7 @@
-"""The Health tab: the child at hand beside its parents, layer by layer, with a verdict that names the layers.
+"""The Health tab: the child at hand (or a model in a folder) beside its parents, with a verdict that names the layers.
 
-Takes the genome at hand; gives its health from the store, and a mended genome where the advice can be followed.
+Takes the genome at hand; gives its health from the store, mends it by a measured prescription, and shows both checks
+beside each other. What is shown of each is made in `health_views`.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ from typing import Any
 import gradio as gr
 
 from darwin_lab.errors import LabError
-from darwin_lab.genome.genome import Genome, neutral_genome
-from darwin_lab.lab.lab import Lab
+from darwin_lab.genome.genome import genome_from_json
 from darwin_lab.lab.pairs import Pair
-from darwin_lab.mri.health import Advice, Health
+from darwin_lab.mri.health import Health, Thresholds
+from darwin_lab.mri.mending import Mending
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
-from darwin_lab.ui.components.data_table import Column, Row, data_table, mark, table_value
-from darwin_lab.ui.figures.dead_share import dead_share
-from darwin_lab.ui.figures.health_bars import health_bars
-from darwin_lab.ui.figures.style import Chart, nothing
+from darwin_lab.ui.components.data_table import data_table, table_value
+from darwin_lab.ui.components.heading import heading
+from darwin_lab.ui.components.job_line import job_line
+from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import (
     AT_ONCE,
+    LATEST,
     QUIET,
     Shared,
     genome_at_hand,
@@ -32,12 +34,23 @@ from darwin_lab.ui.session import (
     to_load,
     verdict,
 )
+from darwin_lab.ui.tabs import health_views as views
+from darwin_lab.ui.tabs.child_views import on_a_space
+from darwin_lab.ui.tabs.parents import HUB_ID
 
-ALL = "All skills"
-TONE = {"healthy": "ok", "watch": "watch", "unhealthy": "bad"}
-NOT_YET = "Press “Check this child's health”: the child is scanned like a parent and laid beside both."
-STEP = 0.15
-"""How far one click moves a flagged layer towards the parent that reads better there (mother's share)."""
+AT_HAND = "The child at hand"
+LOOKING = "Looking up what is known of this child."
+NOT_YET = "Press “Check health”: the child is scanned like a parent and laid beside both."
+NO_PAIR = "Open a pair in Parents first."
+DEFAULTS = Thresholds()
+LIMITS = {
+    "interference_factor": ("Interference: times the larger parent", 0.05),
+    "interference_margin": ("… plus", 0.01),
+    "loss_factor": ("Function loss: below times the parent", 0.05),
+    "loss_quantile": ("… whose layer is above this quantile", 0.05),
+    "unhealthy_layers": ("Unhealthy above this share of layers", 0.05),
+    "broken_nll": ("Unhealthy above both by nats a token", 0.1),
+}
 
 
 def build(shared: Shared) -> None:
@@ -45,201 +58,226 @@ def build(shared: Shared) -> None:
     lab = shared.lab
     gr.HTML(lead("Health", "Does every layer of the child still do what it did in a parent?"))
     with gr.Row(elem_classes=["dl-row"]):
-        sentence = gr.HTML(verdict("plain", "Not checked yet.", NOT_YET), elem_id="health_verdict", min_width=420)
-        check = gr.Button(
-            "Check this child's health", variant="primary", elem_id="health_check", scale=0, min_width=220
-        )
-    probe = gr.Radio([ALL], value=ALL, label="Probe", elem_id="health_probe", elem_classes=["dl-seg"])
+        sentence = gr.HTML(verdict("plain", "One moment.", LOOKING), elem_id="health_verdict", min_width=420)
+        with gr.Column(scale=0, min_width=200):
+            check = gr.Button("Check health", variant="primary", elem_id="health_check")
+            save = gr.Button("Report, JSON", size="sm", interactive=False, elem_id="health_report")
+            job_line("health_progress", "health")
+    with gr.Row(elem_classes=["dl-row", "dl-controls"]):
+        model = gr.Dropdown([(AT_HAND, "")], value="", label="Model", elem_id="health_model", min_width=260)
+        probe = gr.Radio([views.ALL], value=views.ALL, label="Probe", elem_id="health_probe", elem_classes=["dl-seg"])
+    with gr.Accordion("Thresholds, and models from elsewhere", open=False, elem_id="health_more"):
+        with gr.Row(elem_classes=["dl-tight"]):
+            limits = [
+                gr.Number(
+                    getattr(DEFAULTS, name), label=label, step=step, minimum=0, min_width=210, elem_id=f"health_{name}"
+                )
+                for name, (label, step) in LIMITS.items()
+            ]
+        with gr.Row(elem_classes=["dl-tight"]):
+            place = "A Hub id such as org/name" if on_a_space() else "An exported folder, or a Hub id such as org/name"
+            folder = gr.Textbox(
+                label="Check another model as a child of this pair", placeholder=place, max_length=400,
+                elem_id="health_folder", scale=4, min_width=320,
+            )  # fmt: skip
+            other = gr.Button("Check this model", elem_id="health_folder_check", scale=1, min_width=150)
     with gr.Row(elem_classes=["dl-row"]):
         with gr.Column(scale=8, min_width=480):
             bars = chart_card(
-                "health_bars", "Child beside its parents", words.HEALTH, empty=NOT_YET, height=436, layered=True
+                "health_bars", "Child beside its parents", words.HEALTH, empty=LOOKING, height=436, layered=True
             )
+        with gr.Column(scale=5, min_width=360), gr.Column(elem_classes=["dl-card"]):
+            mend_note = heading("health_mend_head", "What would mend it", words.HEALTH_MEND)
+            advice = data_table("health_advice", label="Advice", pick=True, height=340, empty=LOOKING)
+            mend = gr.Button("Mend: measure how far", size="sm", interactive=False, elem_id="health_mend")
+            job_line("mend_progress", "mend")
+    with gr.Column(elem_classes=["dl-card"], visible=False, elem_id="mended") as mended:
+        mended_head = heading("mended_head", "Before and after mending", words.HEALTH_MENDED)
+        mended_verdicts = gr.HTML(elem_id="mended_verdicts")
+        mended_layers = data_table("mended_layers", label="Mended layers", pick=True)
+        mended_losses = data_table("mended_nll", label="Loss before and after mending")
+        with gr.Row(elem_classes=["dl-tight"]):
+            use = gr.Button(
+                "Use the mended genome", variant="primary", size="sm", elem_id="mended_use", scale=0, min_width=220
+            )
+        with gr.Accordion("Every ratio that was measured", open=False):
+            tried = data_table("mended_tried", label="Ratios tried", height=320)
+    with gr.Row(elem_classes=["dl-row"]):
+        with gr.Column(scale=6, min_width=420):
+            gaps = chart_card("health_gaps", "How the child reads", words.HEALTH_LOSS, empty=LOOKING, height=330)
+        with gr.Column(scale=7, min_width=480, elem_classes=["dl-card"]):
+            gr.HTML(
+                "<h3>Loss by probe</h3><p class='dl-note'>NLL in nats a token; differences paired over texts, 95 %.</p>"
+            )
+            losses = data_table("health_nll", label="Loss by probe", empty=LOOKING)
+    with gr.Row(elem_classes=["dl-row"]):
+        with gr.Column(scale=8, min_width=480, elem_classes=["dl-card"]):
+            moe_note = heading("health_moe_head", "Experts", words.HEALTH_MOE)
+            moe = data_table("health_moe", label="Health of the experts", empty=LOOKING)
+            with gr.Accordion("Experts revived or lost, one by one", open=False, elem_id="health_experts_fold"):
+                experts = data_table("health_experts", label="Experts revived or lost", pick=True, height=260)
         with gr.Column(scale=5, min_width=360):
-            with gr.Column(elem_classes=["dl-card"]):
-                with gr.Row(elem_classes=["dl-tight"]):
-                    gr.HTML("<h3>What would mend it</h3>")
-                    mend = gr.Button(
-                        "Mend all", size="sm", interactive=False, elem_id="health_mend", scale=0, min_width=110
-                    )
-                advice = data_table("health_advice", label="Advice", pick=True, height=170, empty=NOT_YET)
             dead = chart_card(
-                "health_dead", "Dead experts in the child", words.HEALTH_DEAD, empty=NOT_YET, height=190, layered=True
+                "health_dead", "Dead experts in the child", words.HEALTH_DEAD, empty=LOOKING, height=300, layered=True
             )
-    with gr.Column(elem_classes=["dl-card"]):
-        gr.HTML(
-            "<h3>Loss by probe</h3><p class='dl-note'>NLL in nats a token; differences paired over texts, 95 %.</p>"
-        )
-        losses = data_table("health_nll", label="Loss by probe", empty=NOT_YET)
+    report = gr.Textbox("", visible="hidden", elem_id="health_json")
 
-    def found(pair_key: str, at_hand: dict[str, Any] | None) -> tuple[Pair, Health | None]:
+    def found(pair_key: str, at_hand: dict[str, Any] | None, ref: str, at: tuple[Any, ...]) -> tuple[Pair, Any, Any]:
+        """The pair, the health of the chosen model, and its mending."""
         pair = pair_of(lab, pair_key)
         if pair is None:
-            raise LabError("open a pair in Parents first")
-        return pair, lab.health(pair, lab.recipe(pair, genome_at_hand(pair, at_hand)).hash)
+            raise LabError(NO_PAIR)
+        asked = limits_of(at)
+        if ref:
+            return pair, lab.care.check(pair, ref, **asked), None
+        child = lab.recipe(pair, genome_at_hand(pair, at_hand)).hash
+        return pair, lab.health(pair, child, **asked), lab.care.mending(pair, child)
 
-    def show(pair_key: str, at_hand: dict[str, Any] | None, by: str) -> list[Any]:
+    def show(pair_key: str, at_hand: dict[str, Any] | None, ref: str, by: str, *at: Any) -> list[Any]:
+        pair, health, mending, why = None, None, None, NOT_YET
         try:
-            pair, health = found(pair_key, at_hand)
+            pair, health, mending = found(pair_key, at_hand, ref, at)
         except LabError as error:
-            pair, health, why = None, None, str(error)
-        else:
-            why = NOT_YET
+            why = str(error)
+        known = [(AT_HAND, ""), *((one.name, one.ref) for one in (lab.care.checked(pair) if pair else ()))]
         if pair is None or health is None:
-            working = pair is not None and any(job.kind == "health" for job in lab.active_jobs())
-            head = "Scanning the child." if working else "Not checked yet."
-            why = "Its layers appear as soon as every probe is read." if working else why
-            empty = table_value((), (), empty=why)
+            working = pair is not None and any(job.kind in ("health", "mend") for job in lab.active_jobs())
+            if working:
+                why = "Its layers appear as soon as every probe is read."
             return [
-                verdict("plain", head, why),
+                verdict("plain", "Scanning the child." if working else "Not checked yet.", why),
+                gr.Dropdown(choices=known),
                 gr.skip(),
-                *[nothing(why).wire()] * 2,
-                empty,
-                empty,
-                gr.Button(interactive=False),
-            ]
-        probes = list(dict.fromkeys(row.probe for row in health.rows))
-        by = by if by in probes else ALL
-        return [
-            verdict(TONE[health.verdict], health.sentence, threshold_words(health)),
-            gr.Radio(choices=[ALL, *probes], value=by),
-            bar_chart(health, by).wire(),
-            dead_chart(health).wire(),
-            loss_table(health),
-            advice_table(health.advice),
-            gr.Button(interactive=bool(health.advice)),
-        ]
+                *[nothing(why).wire()] * 3,
+                *[table_value((), (), empty=why)] * 4,
+                why, "", gr.Button(interactive=False), gr.Button(interactive=False), "",
+                gr.Column(visible=False), *[gr.skip()] * 5,
+            ]  # fmt: skip
+        return [*shown_health(health, mending, known, by, ref), *shown_mending(mending)]
 
-    shown = [sentence, probe, bars, dead, losses, advice, mend]
-    inputs = [shared.pair, shared.genome, probe]
-    for change in (shared.child_stamp.change, probe.input):
+    shown = [
+        sentence, model, probe, bars, gaps, dead, losses, advice, moe, experts, mend_note, moe_note, mend, save, report,
+        mended, mended_head, mended_verdicts, mended_layers, mended_losses, tried,
+    ]  # fmt: skip
+    inputs = [shared.pair, shared.genome, model, probe, *limits]
+    for change in (shared.child_stamp.change, probe.input, model.input):
         change(show, inputs, shown, **AT_ONCE)
+    for limit in limits:
+        limit.input(show, inputs, shown, **LATEST)
+    shared.genome.change(lambda: "", None, model, **QUIET)
     for chart in (bars, dead):
         chart.select(layer_clicked, None, shared.layer, **QUIET)
+    save.click(None, report, None, js=DOWNLOAD, **AT_ONCE)
 
     @guarded
-    def ask(pair_key: str, at_hand: dict[str, Any] | None) -> Any:
+    def ask(pair_key: str, at_hand: dict[str, Any] | None, ref: str) -> Any:
         pair = pair_of(lab, pair_key)
         if pair is None:
-            raise LabError("open a pair in Parents first")
-        lab.request_health(pair, genome_at_hand(pair, at_hand))
+            raise LabError(NO_PAIR)
+        if ref:
+            lab.care.request_check(pair, ref)
+        else:
+            lab.request_health(pair, genome_at_hand(pair, at_hand))
         return verdict("plain", "Scanning the child.", "Its layers appear as soon as every probe is read.")
 
-    check.click(ask, [shared.pair, shared.genome], sentence, **QUIET)
+    check.click(ask, [shared.pair, shared.genome, model], sentence, **QUIET)
 
     @guarded
-    def mend_all(pair_key: str, at_hand: dict[str, Any] | None) -> Any:
-        pair, health = found(pair_key, at_hand)
-        if health is None or not health.advice:
-            raise LabError("there is nothing to mend; check the child's health first")
-        genome = mended(lab, pair, genome_at_hand(pair, at_hand), health.advice)
-        gr.Info(
-            "Each flagged layer was moved a step towards the parent that reads better there.", title="Mended genome"
-        )
-        return to_load(genome, "mended:" + genome.hash), gr.Tabs(selected="genome")
+    def ask_other(pair_key: str, ref: str) -> Any:
+        pair = pair_of(lab, pair_key)
+        if pair is None:
+            raise LabError(NO_PAIR)
+        named = ref.strip()
+        if on_a_space() and not HUB_ID.match(named):
+            raise LabError("folders of this machine are closed here; give a Hub id such as org/name")
+        lab.care.request_check(pair, named)
+        gr.Info("It appears under Model as soon as it is scanned.", title="Checking", duration=6)
+        return ""
 
-    mend.click(mend_all, [shared.pair, shared.genome], [shared.load, shared.tabs], **QUIET)
+    other.click(ask_other, [shared.pair, folder], folder, **QUIET)
+
+    @guarded
+    def mend_all(pair_key: str, at_hand: dict[str, Any] | None, *at: Any) -> Any:
+        pair = pair_of(lab, pair_key)
+        if pair is None:
+            raise LabError(NO_PAIR)
+        lab.care.request_mending(pair, genome_at_hand(pair, at_hand), **limits_of(at))
+        return (
+            "Measuring: each flagged layer is moved step by step towards the parent named, then all is checked again."
+        )
+
+    mend.click(mend_all, [shared.pair, shared.genome, *limits], mend_note, **QUIET)
+
+    @guarded
+    def use_mended(pair_key: str, at_hand: dict[str, Any] | None) -> Any:
+        pair = pair_of(lab, pair_key)
+        if pair is None:
+            raise LabError(NO_PAIR)
+        mending = lab.care.mending(pair, lab.recipe(pair, genome_at_hand(pair, at_hand)).hash)
+        if mending is None or mending.genome is None:
+            raise LabError("no layer of this child was moved; there is no mended genome")
+        genome = genome_from_json(mending.genome, pair.anatomy.layers)
+        gr.Info("The mended child is now the child at hand, in every tab.", title="Mended genome")
+        return to_load(genome, "mended:" + genome.hash)
+
+    use.click(use_mended, [shared.pair, shared.genome], shared.load, **QUIET)
 
     def pick(event: gr.EventData) -> int:
-        return int(event._data["id"])
+        return int(str(event._data["id"]).split(":")[0])
 
-    advice.select(pick, None, shared.layer, **QUIET)
-
-
-def threshold_words(health: Health) -> str:
-    """The thresholds the verdict used."""
-    limits = health.thresholds
-    return (
-        f"Interference above {limits.interference_factor:g} × the larger parent + {limits.interference_margin:g}; "
-        f"function loss below {limits.loss_factor:g} × a parent's top quarter. Thresholds are ours."
-    )
+    for table in (advice, mended_layers, experts):
+        table.select(pick, None, shared.layer, **QUIET)
 
 
-def flags_of(health: Health, probe: str) -> dict[int, str]:
-    """Layer -> why it is flagged under a probe, or under any."""
-    flags: dict[int, set[str]] = {}
-    for row in health.rows:
-        if probe not in (ALL, row.probe):
-            continue
-        named = {"interference": row.interference, "function loss": row.function_loss}
-        for name in (name for name, hit in named.items() if hit):
-            flags.setdefault(row.layer, set()).add(name)
-    return {layer: " and ".join(sorted(why)) for layer, why in sorted(flags.items())}
+def limits_of(at: tuple[Any, ...]) -> dict[str, float]:
+    """The thresholds of the form; a field left empty keeps its default."""
+    named = zip(LIMITS, at, strict=True)
+    return {name: float(getattr(DEFAULTS, name) if value is None else value) for name, value in named}
 
 
-def bar_chart(health: Health, probe: str) -> Chart:
-    """Importance per layer of child, father and mother for one probe or over all skills."""
-    if probe == ALL:
-        lines = {who: health.layer_importance[who] for who in ("child", "father", "mother")}
-    else:
-        rows = sorted((row for row in health.rows if row.probe == probe), key=lambda row: row.layer)
-        lines = {who: tuple(getattr(row, who) for row in rows) for who in ("child", "father", "mother")}
-    return health_bars(lines["child"], lines["father"], lines["mother"], probe=probe, flags=flags_of(health, probe))
-
-
-def dead_chart(health: Health) -> Chart:
-    """Dead experts per layer of child and parents."""
-    shares = {who: values for who, values in health.dead_share.items() if values is not None}
-    if not health.moe_layers:
-        return nothing("A dense model has no routed experts.")
-    if not shares:
-        return nothing("Too few tokens to call an expert dead in any of the three.")
-    missing = {who: f"{who}: not enough tokens" for who, values in health.dead_share.items() if values is None}
-    return dead_share(shares, moe_layers=health.moe_layers, uncertified=missing)
-
-
-def loss_table(health: Health) -> dict[str, Any]:
-    """NLL per probe of the three, and the child minus each parent with its interval."""
-    rows = []
-    for row in health.nll:
-        words_ = "worse than both" if row.lost else "held"
-        rows.append(
-            Row(
-                row.probe,
-                (
-                    row.probe, row.child, row.father, row.mother,
-                    _gap(row.child_minus_father), _gap(row.child_minus_mother), mark(not row.lost, words_),
-                ),
-            )
-        )  # fmt: skip
-    columns = (
-        Column("probe"),
-        Column("child", "number", 3),
-        Column("father", "number", 3),
-        Column("mother", "number", 3),
-        Column("child − father", "number"),
-        Column("child − mother", "number"),
-        Column("verdict", "mark"),
-    )
-    return table_value(columns, rows)
-
-
-def advice_table(advice: tuple[Advice, ...]) -> dict[str, Any]:
-    """One row a flagged layer: towards whom, and why."""
-    rows = [
-        Row(str(item.layer), (f"L{item.layer}", mark(None, f"towards the {item.towards}"), item.gap, item.reason))
-        for item in advice
+def shown_health(health: Health, mending: Mending | None, known: list[tuple[str, str]], by: str, ref: str) -> list[Any]:
+    """What the tab shows of a check, in the order of its outputs."""
+    probes = list(dict.fromkeys(row.probe for row in health.rows))
+    by = by if by in probes else views.ALL
+    flagged = len(health.advice)
+    told = f"{flagged} of {len(health.layer_importance['child'])} layers flagged" if flagged else views.NO_FLAG
+    if flagged and ref:
+        told += ". A folder is checked as it is; load its genome to mend it"
+    return [
+        verdict(
+            views.TONE[health.verdict], health.sentence, views.transplant_words(health) + views.threshold_words(health)
+        ),
+        gr.Dropdown(choices=known, value=ref),
+        gr.Radio(choices=[views.ALL, *probes], value=by),
+        views.bar_chart(health, by).wire(),
+        views.gap_chart(health).wire(),
+        views.dead_chart(health).wire(),
+        views.loss_table(health),
+        views.advice_table(health.advice),
+        views.moe_table(health.moe),
+        views.expert_table(health.moe),
+        told,
+        health.moe.note if health.moe else views.DENSE,
+        gr.Button(interactive=bool(flagged) and not ref),
+        gr.Button(interactive=True),
+        views.report_text(health, mending),
     ]
-    columns = (
-        Column("layer"),
-        Column("move", "mark"),
-        Column("NLL gap", "number", 3, "How much lower that parent reads there, nats a token"),
-        Column("why", "long"),
-    )
-    return table_value(columns, rows, empty="No layer is flagged: there is nothing to mend.")
 
 
-def mended(lab: Lab, pair: Pair, genome: Genome, advice: tuple[Advice, ...]) -> Genome:
-    """A layerwise genome that keeps every layer's share and moves each flagged layer towards the better parent."""
-    now = lab.recipe(pair, genome).layer_ratios()
-    genes = {f"layer_{layer}": 0.5 if ratio is None else ratio for layer, ratio in enumerate(now)}
-    for item in advice:
-        moved = genes[f"layer_{item.layer}"] + (STEP if item.towards == "mother" else -STEP)
-        genes[f"layer_{item.layer}"] = min(max(moved, 0.0), 1.0)
-    kept = {name: getattr(genome, name) for name in ("operator", "options", "rescale", "seed", "experts")}
-    return neutral_genome("layerwise", pair.anatomy.layers, **kept).with_genes(**genes)
+def shown_mending(mending: Mending | None) -> list[Any]:
+    """What the tab shows of a mending, in the order of its outputs."""
+    if mending is None:
+        return [gr.Column(visible=False), *[gr.skip()] * 5]
+    return [
+        gr.Column(visible=True),
+        mending.sentence,
+        views.mended_verdicts(mending),
+        views.mended_layers(mending),
+        views.mended_losses(mending),
+        views.tried_table(mending),
+    ]
 
 
-def _gap(values: tuple[float, float, float]) -> str:
-    mean, low, high = values
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+DOWNLOAD = """text => { const a = document.createElement('a');
+  a.href = URL.createObjectURL(new Blob([text], {type: 'application/json'})); a.download = 'health.json'; a.click();
+  setTimeout(() => URL.revokeObjectURL(a.href), 1000); }"""

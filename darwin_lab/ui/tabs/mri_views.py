@@ -1,37 +1,78 @@
-"""What the MRI tab shows of two scans: charts, tables and facts.
+"""What the MRI tab shows of the layers of two scans: importance maps, their difference, the signal check.
 
 Takes a pair and its scans; gives `Chart`s and values for components. Reads the store through the lab, wires nothing.
 """
 
 from __future__ import annotations
 
+import html
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+
+import numpy as np
 
 from darwin_lab.errors import LabError
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.mri.advantage import AdvantageMap, advantage
-from darwin_lab.mri.record import Scan
+from darwin_lab.mri.record import HALF_MEASURES, Scan
 from darwin_lab.statistics.bootstrap import MaxT, max_t_threshold
-from darwin_lab.ui.components.data_table import Column, Row, table_value
 from darwin_lab.ui.figures.advantage_map import advantage_map
-from darwin_lab.ui.figures.dead_share import dead_share
-from darwin_lab.ui.figures.expert_map import expert_map
-from darwin_lab.ui.figures.layer_panel import layer_experts, layer_probes
-from darwin_lab.ui.figures.probe_map import MEASURES, probe_map
+from darwin_lab.ui.figures.probe_map import HALVES, MEASURES, probe_map
 from darwin_lab.ui.figures.style import Chart, nothing
-from darwin_lab.ui.session import facts, say
+from darwin_lab.ui.session import facts
 
 UNITS = {name: unit for name, (_, unit) in MEASURES.items()}
+PEOPLE = ("father", "mother")
 Scans = dict[str, Scan | None]
 
 
-def probe_charts(pair: Pair, scans: Scans, measure: str) -> list[Chart]:
+def both_scans(lab: Lab, pair: Pair) -> Scans:
+    """The father's and the mother's scan, as far as they are."""
+    return {who: lab.scan(pair, who) for who in PEOPLE}
+
+
+def half_of(part: str) -> str | None:
+    """The half a switch asks for, None for the whole layer."""
+    return part if part in HALVES else None
+
+
+def shown_charts(charts: list[Chart], who: str) -> list[str]:
+    """A father | mother | difference row of cards, where those that the switch leaves out hide.
+
+    They hide in the browser: an update of a custom component that is not on the page yet, `gr.skip()` included, makes
+    gradio forget the component's own properties, its title among them.
+    """
+    people = (*PEOPLE, "difference")
+    return [
+        replace(chart, hidden=who not in ("both", whose)).wire() for chart, whose in zip(charts, people, strict=True)
+    ]
+
+
+def why_no_half(scans: Scans, measure: str, half: str | None) -> str:
+    """Why the halves of layers cannot be shown, and the remedy; empty when they can or were not asked for."""
+    if half is None:
+        return ""
+    if measure not in HALF_MEASURES:
+        return f"{measure.capitalize()} is measured of whole layers only. Choose loss, skip or KL to see halves."
+    if not any(scan is not None and scan.has_halves for scan in scans.values()):
+        return (
+            "The halves of the layers were not measured yet. Open “Scan settings and saved scans” below and press "
+            "“Measure attention and FFN halves too”."
+        )
+    return ""
+
+
+def probe_charts(pair: Pair, scans: Scans, measure: str, half: str | None = None) -> list[Chart]:
     """Father's and mother's importance map on one colour range."""
-    found = {who: scan.importance(measure) if scan else {} for who, scan in scans.items()}
+    missing = why_no_half(scans, measure, half)
+    if missing:
+        return [nothing(missing)] * 2
+    ready = {who: scan for who, scan in scans.items() if scan and (half is None or scan.has_halves)}
+    found = {who: ready[who].importance(measure, half) if who in ready else {} for who in PEOPLE}
     every = [row for by_probe in found.values() for row in by_probe.values()]
-    ends = (float(min(row.min() for row in every)), float(max(row.max() for row in every))) if every else None
+    ends = (float(min(map(np.nanmin, every))), float(max(map(np.nanmax, every)))) if every else None
+    kinds = [kind.replace("_", " ") for kind in pair.anatomy.layer_kinds]
     return [
         probe_map(
             {probe: row.tolist() for probe, row in found[who].items()},
@@ -40,21 +81,45 @@ def probe_charts(pair: Pair, scans: Scans, measure: str) -> list[Chart]:
             measure=measure,
             who=who,
             ends=ends,
-            interval={probe: scan.interval(measure, probe) for probe in scan.probes} if scan else None,
-            tokens=scan.tokens if scan else None,
-            kinds=[kind.replace("_", " ") for kind in pair.anatomy.layer_kinds],
+            interval={p: ready[who].interval(measure, p, half) for p in ready[who].probes} if who in ready else None,
+            tokens=ready[who].tokens if who in ready else None,
+            texts=ready[who].texts if who in ready else None,
+            kinds=kinds,
+            half=half,
         )
-        for who, scan in scans.items()
+        for who in PEOPLE
     ]
 
 
 @lru_cache(maxsize=64)
-def _advantage(lab: Lab, pair_key: str, probes: tuple[tuple[str, ...], ...], measure: str) -> AdvantageMap | None:
+def _advantage(
+    lab: Lab, pair_key: str, probes: tuple[tuple[str, ...], ...], measure: str, half: str | None
+) -> AdvantageMap | None:
     """The advantage of two scans that hold these probes; None if the store holds others by now."""
-    scans = [lab.scan(lab.pair(pair_key), who) for who in ("father", "mother")]
+    scans = [lab.scan(lab.pair(pair_key), who) for who in PEOPLE]
     if tuple(scan.probes for scan in scans if scan) != probes:
         return None
-    return advantage(scans[0], scans[1], measure)  # type: ignore[arg-type]
+    father, mother = (_of_half(scan, half) for scan in scans if scan)
+    found = advantage(father, mother, measure)
+    return found if half is None else _blanked(found, scans, measure, half)
+
+
+def _of_half(scan: Scan, half: str | None) -> Scan:
+    """The scan as if only that half were a layer; layers without it count nothing."""
+    if half is None:
+        return scan
+    filled = {m: {p: np.nan_to_num(v) for p, v in by_probe.items()} for m, by_probe in scan.halves[half].items()}
+    return replace(scan, per_text={**scan.per_text, **filled})
+
+
+def _blanked(found: AdvantageMap, scans: list[Scan | None], measure: str, half: str) -> AdvantageMap:
+    """No difference is shown where a layer of either parent has no such half."""
+    absent = np.zeros(found.values.shape[1], dtype=bool)
+    for scan in scans:
+        if scan is not None:
+            absent |= np.isnan(scan.importance(measure, half)[scan.probes[0]])
+    values = np.where(absent, np.nan, found.values)
+    return replace(found, values=values, different=found.different & ~absent)
 
 
 @lru_cache(maxsize=64)
@@ -67,7 +132,7 @@ def _swap_gain(lab: Lab, pair_key: str, probes: tuple[str, ...]) -> MaxT:
     return max_t_threshold({probe: swapped.gain[probe] for probe in probes}, weights)
 
 
-def difference(lab: Lab, pair: Pair, scans: Scans, measure: str, view: str) -> Chart:
+def difference(lab: Lab, pair: Pair, scans: Scans, measure: str, view: str, half: str | None = None) -> Chart:
     """The advantage map (difference of importances), or the gain of swapping each layer, father positive."""
     if view == "gain":
         swapped = lab.contrast(pair)
@@ -75,54 +140,64 @@ def difference(lab: Lab, pair: Pair, scans: Scans, measure: str, view: str) -> C
             return nothing("The layer swaps come after both scans; they take about as long.")
         judged = _swap_gain(lab, pair.key, swapped.probes)
         unit = "loss saved by the father's layer, nats / token"
-        return advantage_map(-judged.estimate, probes=swapped.probes, different=judged.different, unit=unit)
+        return advantage_map(
+            -judged.estimate,
+            probes=swapped.probes,
+            different=judged.different,
+            se=judged.se,
+            threshold=judged.threshold,
+            unit=unit,
+        )
     father, mother = scans["father"], scans["mother"]
     if father is None or mother is None or not set(father.probes) & set(mother.probes):
         return nothing("The difference appears when both parents were read on the same probe.")
-    found = _advantage(lab, pair.key, (father.probes, mother.probes), measure)
+    missing = why_no_half(scans, measure, half)
+    if missing or (half is not None and not (father.has_halves and mother.has_halves)):
+        return nothing(missing or "The difference of halves appears when both parents were scanned with halves.")
+    found = _advantage(lab, pair.key, (father.probes, mother.probes), measure, half)
     if found is None:
         return nothing("The scan moved on; the map follows in a moment.")
     return advantage_map(
         found.values,
         probes=list(found.probes),
         different=found.different,
+        se=found.se,
+        threshold=found.threshold,
         unit=f"{UNITS[measure]}{' above neutral' if found.neutral else ''}",
     )
 
 
-def expert_charts(scans: Scans, order: str) -> list[Chart]:
-    """Father's and mother's expert load."""
-    drawn = []
-    for who, scan in scans.items():
-        report = scan.expert_report() if scan else None
-        if scan is not None and report is None:
-            drawn.append(nothing(f"The {who} has no routed experts: this is a dense model."))
-            continue
-        drawn.append(
-            expert_map(
-                report.utilisation if report else None,
-                report.dead if report else None,
-                moe_layers=report.layers if report else (),
-                who=who,
-                tokens=report.tokens if report else 0,
-                top_k=scan.top_k if scan else 0,
-                certified=report.certified if report else False,
-                in_order_of_load=order == "load",
-            )
-        )
-    return drawn
+def signal_words(lab: Lab, pair: Pair) -> str:
+    """The signal check: what the swaps and the card's formula can tell about this pair, or that they cannot."""
+    if pair.father.fingerprint == pair.mother.fingerprint:
+        same = "Father and mother are the same weights: every advantage is zero, every ratio stays at one half."
+        return _checked([(None, "No difference", same)])
+    swaps, card = lab.prescription(pair), lab.prescription(pair, "card_v6")
+    said: list[tuple[bool | None, str, str]] = []
+    if swaps is None:
+        said.append((None, "Layer swaps", "judged when both scans and the swaps are done"))
+    else:
+        reach = f"mri_ratio spread {_spread(*swaps.spread)}; " if swaps.signal else ""
+        said.append((swaps.signal, "Layer swaps", reach + swaps.note.split(";")[0]))
+    if card is not None:
+        tail = "" if card.signal else ": carries no information for this pair"
+        said.append((card.signal, "Card V6 formula", f"mri_ratio spread {_spread(*card.spread)}{tail}"))
+    return _checked(said)
 
 
-def dead_chart(scans: Scans) -> Chart:
-    """Share of dead experts per layer of both parents, with the certificate."""
-    reports = {who: scan.expert_report() for who, scan in scans.items() if scan is not None}
-    known = {who: report for who, report in reports.items() if report is not None}
-    if reports and not known:
-        return nothing("Dense models have no routed experts.")
-    shares = {who: report.dead_share.tolist() for who, report in known.items()}
-    missing = {who: f"{who}: {report.note}" for who, report in known.items() if not report.certified}
-    layers = next((report.layers for report in known.values()), ())
-    return dead_share(shares, moe_layers=layers, uncertified=missing)
+def _spread(low: float, high: float) -> str:
+    """`.500-.502`, with a fourth digit where three cannot tell the ends apart."""
+    digits = 3 if round(low, 3) != round(high, 3) else 4
+    return "-".join(f"{value:.{digits}f}".removeprefix("0") for value in (low, high))
+
+
+def _checked(said: list[tuple[bool | None, str, str]]) -> str:
+    sign = {True: "✓", False: "○", None: "·"}
+    lines = "".join(
+        f"<li><span aria-hidden='true'>{sign[ok]}</span> <b>{html.escape(head)}</b> {html.escape(words)}</li>"
+        for ok, head, words in said
+    )
+    return f"<ul class='dl-signal' aria-label='Signal check'>{lines}</ul>"
 
 
 def progress_words(lab: Lab, pair: Pair, scans: Scans) -> str:
@@ -132,75 +207,3 @@ def progress_words(lab: Lab, pair: Pair, scans: Scans) -> str:
     rows = [(who, f"{len(scan.probes) if scan else 0} / {total}", "probes") for who, scan in scans.items()]
     rows.append(("layer swaps", f"{len(swapped.probes) if swapped else 0} / {total}", "probes"))
     return facts(rows)
-
-
-def layer_facts(lab: Lab, pair: Pair, layer: int) -> str:
-    """What the prescription advises for the layer."""
-    advice = lab.prescription(pair)
-    if advice is None:
-        return say("The MRI's advice for this layer appears when both scans and the layer swaps are done.")
-    rows = [("MRI advises", f"{advice.layer_ratio[layer]:.3f}", "mother's share")]
-    if layer in advice.golden:
-        rows.append(("golden layer", "yes", "the mother clearly leads"))
-    kept = advice.preserve.get(layer, ())
-    if kept:
-        rows.append(("preserve", str(len(kept)), "experts dead in the mother"))
-    return facts(rows)
-
-
-def probes_of_layer(scans: Scans, measure: str, layer: int) -> Chart:
-    """Importance of one layer on every probe, with intervals, in both parents."""
-    values: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for who, scan in scans.items():
-        if scan is None:
-            continue
-        mean = scan.importance(measure)
-        values[who] = {}
-        for probe in scan.probes:
-            low, high = (float(bound) for bound in scan.interval(measure, probe)[layer])
-            values[who][probe] = (float(mean[probe][layer]), low, high)
-    return layer_probes(values, layer=layer, unit=UNITS[measure])
-
-
-def experts_of_layer(scans: Scans, layer: int) -> Chart:
-    """Expert load of one layer in both parents."""
-    loads: dict[str, list[float]] = {}
-    dead: dict[str, list[bool]] = {}
-    for who, scan in scans.items():
-        report = scan.expert_report() if scan else None
-        if report is None or layer not in report.layers:
-            continue
-        row = report.layers.index(layer)
-        loads[who] = report.utilisation[row].tolist()
-        if report.certified:
-            dead[who] = report.dead[row].tolist()
-    return layer_experts(loads, dead, layer=layer)
-
-
-def tensor_table(lab: Lab, pair: Pair, layer: int) -> dict[str, Any]:
-    """The layer's tensors with what tells the parents apart, where the static profile is there."""
-    profile = lab.static(pair)
-    by_name = profile.by_name if profile else {}
-    rows = []
-    for part in pair.anatomy.layer_parts(layer):
-        static = by_name.get(part.name)
-        rows.append(
-            Row(
-                part.name,
-                (
-                    part.name.split(f".{layer}.", 1)[-1],
-                    "×".join(str(axis) for axis in part.shape),
-                    static.delta_norm if static else None,
-                    static.cosine if static else None,
-                    static.sign_flips if static else None,
-                ),
-            )
-        )
-    columns = (
-        Column("tensor", "code"),
-        Column("shape", "code"),
-        Column("difference", "number", 3, "Norm of mother minus father over the father's norm"),
-        Column("cosine", "number", 4, "Cosine between father's and mother's tensor"),
-        Column("sign flips", "share", 1, "Share of entries whose sign differs"),
-    )
-    return table_value(columns, rows)

@@ -240,8 +240,7 @@ def pair_updates(lab: Lab, pair: Pair, genes: Mapping[str, Any] | None) -> list[
     busy = any(job.kind == "scan" for job in lab.active_jobs())
     if not waits or busy:
         return [*look_updates(look, views.pair_words(pair), prints), *no_scan()]
-    told, fits = views.scan_html(look)
-    offer = [gr.Row(visible=True), told, gr.Button(interactive=fits)]
+    offer = [gr.Row(visible=True), views.scan_html(lab.memory(pair)), gr.Button(interactive=True)]
     return [*look_updates(look, views.pair_words(pair), prints), *offer]
 
 

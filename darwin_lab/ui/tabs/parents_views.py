@@ -15,8 +15,8 @@ from darwin_lab.checkpoint.anatomy import Anatomy
 from darwin_lab.checkpoint.compare import Check
 from darwin_lab.checkpoint.layout import layout_words
 from darwin_lab.engine import plan_words as words
-from darwin_lab.engine.hardware import memory_bytes
 from darwin_lab.engine.plan import COPIED, DROPPED, MERGED, STUCK, ModelPlan, Plan
+from darwin_lab.lab.memory import MemoryChoice
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.planning import Look
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
@@ -24,8 +24,6 @@ from darwin_lab.ui.session import facts, say, verdict
 
 GENE_OF = {"attn": "attention gene", "ffn": "FFN gene", "embed": "embedding gene", "global": "whole-model gene"}
 _FATE_WORDS = {MERGED: "merged", COPIED: "copied", STUCK: "cannot be merged", DROPPED: "dropped"}
-_SCAN_BYTES = 4
-"""Bytes a weight takes while a model is scanned on the CPU."""
 
 
 class Checked(Protocol):
@@ -225,20 +223,9 @@ def cost_html(plan: Plan) -> str:
     return f"<h3>Writing the child</h3>{facts(rows)}{lines}"
 
 
-def scan_html(look: Look) -> tuple[str, bool]:
-    """What a scan of a large pair asks of this machine, and whether it has it."""
-    need = sum(model.text for model in (look.plan.father, look.plan.mother) if model) * _SCAN_BYTES
-    have = memory_bytes()
-    fits = have is None or need <= have
-    told = f"A scan here holds both language models in memory, in 32 bits: {words.bytes_words(need)}"
-    if have is not None:
-        told += f", of {words.bytes_words(have)}"
-    end = (
-        "It has not been started by itself."
-        if fits
-        else "This machine is too small for it; `python -m darwin_lab scan` reads a model layer by layer."
-    )
-    return say(f"{told}. {end}", bad=not fits), fits
+def scan_html(memory: MemoryChoice) -> str:
+    """How a scan of a large pair would hold its models, and that nobody started it."""
+    return say(f"{memory.sentence} The scan has not been started by itself.")
 
 
 def _verdict_words(checked: Checked, father: str, mother: str, tensors: str) -> str:

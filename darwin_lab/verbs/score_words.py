@@ -1,0 +1,75 @@
+"""What `score` says: for people as lines of text, for --json as plain data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from darwin_lab.scoring.items import Item
+from darwin_lab.scoring.leaks import Leak
+from darwin_lab.scoring.protocols import Outcome, why_upper_bound
+from darwin_lab.scoring.score import Score
+
+
+def gap_words(gaps: dict[str, float], items: Sequence[Item]) -> str:
+    """What difference the items can show, before anything is scored."""
+    told = ", ".join(f"{task} {100 * gap:.0f}" for task, gap in list(gaps.items())[:6])
+    more = ", ..." if len(gaps) > 6 else ""
+    return f"{len(items)} items; the smallest difference they show four times in five, in points: {told}{more}"
+
+
+def leak_words(leaks: Sequence[Leak]) -> list[str]:
+    """A line on items that are among the solved ones too."""
+    if not leaks:
+        return []
+    first = leaks[0]
+    return [
+        f"{len(leaks)} items are among the solved ones too, or nearly: first {first.first} as {first.second} "
+        f"({first.kind}, {first.similarity:.0%}); take shots of another source"
+    ]
+
+
+def protocol_data(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as --json has it."""
+    return {
+        "name": outcome.protocol,
+        "label": outcome.label,
+        "acc": outcome.acc,
+        "interval": list(outcome.interval),
+        "calls_per_item": outcome.calls_per_item,
+        "invalid": outcome.invalid,
+        "stages": [{"name": s.name, "items": s.items, "calls": s.calls, "right": s.right} for s in outcome.stages],
+    }
+
+
+def protocol_words(outcomes: Sequence[Outcome], items: Sequence[Item]) -> list[str]:
+    """Lines on each outcome: accuracy, calls, items never answered, stages, and why an upper bound is one."""
+    lines = []
+    for outcome in outcomes:
+        low, high = outcome.interval
+        label = f" ({outcome.label})" if outcome.label else ""
+        lines.append(
+            f"{outcome.protocol}{label}: {outcome.acc:.3f} [{low:.3f}, {high:.3f}], {outcome.calls_per_item:.1f} calls "
+            f"an item, {outcome.invalid} of {outcome.n} never answered"
+        )
+        if len(outcome.stages) > 1:
+            lines.extend(
+                f"  stage {stage.name}: {stage.items} items, {stage.calls} calls, {stage.right} right after it"
+                for stage in outcome.stages
+            )
+        choices = [len(item.choices) for item in items if item.choices]
+        if outcome.label and choices:
+            lines.append(f"  {why_upper_bound(round(sum(choices) / len(choices)))}")
+    return lines
+
+
+def score_words(result: Score) -> str:
+    """The table of benchmarks."""
+    lines = [
+        f"{'benchmark':<18} {'n':>5} {'acc':>7} {'95 % interval':>16} {'acc_norm':>9} {'p(gold)':>8} {'chance':>7} "
+        f"{'above chance':>12} {'invalid':>7}"
+    ]
+    for task, bench in result.benchmarks().items():
+        interval = f"{bench.interval[0]:.3f} - {bench.interval[1]:.3f}"
+        gold = "-" if bench.p_gold is None else f"{bench.p_gold:.4f}"
+        numbers = f"{bench.acc:>7.3f} {interval:>16} {bench.acc_norm:>9.3f} {gold:>8} {bench.chance:>7.2f}"
+        lines.append(f"{task:<18} {bench.n:>5} {numbers} {bench.corrected:>12.3f} {bench.invalid:>7}")
+    return "\n".join([*lines, f"{'mean':<18} {result.n:>5} {result.mean_acc:>7.3f}"])

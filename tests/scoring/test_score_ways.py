@@ -1,0 +1,160 @@
+"""`score` from the shell in its other ways: streamed, taken up after a stop, from an endpoint, with lm-eval's tasks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darwin_lab.cli import build_parser, main
+from darwin_lab.errors import Cancelled
+from darwin_lab.scoring import harness
+from darwin_lab.verbs import score as verb
+from tests.families import write_family_pair
+from tests.scoring.openai_server import Answer, refused, said, serving
+from tests.scoring.test_score_verb import run, score
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """Two items to be written and two with choices."""
+    path = tmp_path / "items.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps({"id": f"q{n}", "task": "T", "question": f"what is {n}", "answer": answer, **more}) + "\n"
+            for n, (answer, more) in enumerate(
+                [("0", {}), ("1", {}), (0, {"choices": ["2", "3"]}), (1, {"choices": ["2", "3"]})]
+            )
+        )
+    )
+    return path
+
+
+def test_a_streamed_score_is_the_one_held_in_memory_and_says_what_it_read(capsys, tmp_path: Path) -> None:
+    whole = score(capsys, "--samples", tmp_path / "whole", "--stream", "never")
+    streamed = score(capsys, "--samples", tmp_path / "streamed", "--stream", "always")
+    assert streamed["streamed"]["bytes_read"] > 1_000_000
+    assert "streamed" not in whole
+    for mine, yours in zip(rows(tmp_path / "streamed"), rows(tmp_path / "whole"), strict=True):
+        assert mine["loglik"] == pytest.approx(yours["loglik"], abs=1e-4)
+        assert mine["prediction"] == yours["prediction"]
+    out = run(capsys, "score", "family:father", "--limit", 2, "--stream", "always")[1]
+    assert "streamed, one layer in memory" in out.splitlines()[1]
+
+
+def test_written_answers_refuse_a_streamed_model_in_one_line(capsys) -> None:
+    code, out, err = run(capsys, "score", "family:father", "--limit", 2, "--stream", "always", "--protocol", "greedy")
+    assert (code, out) == (2, "")
+    assert "hold it in memory with --stream never, or serve it and give --endpoint" in err
+
+
+@pytest.mark.parametrize(
+    "how", [("--limit", "12"), ("--limit", "3", "--protocol", "majority", "--k", "2", "--max-new-tokens", "3")]
+)
+def test_a_stopped_score_is_taken_up_by_the_same_command(how: tuple[str, ...], tmp_path: Path) -> None:
+    def arguments(samples: Path) -> Any:
+        return build_parser().parse_args(["score", "family:mother", *how, "--samples", str(samples)])
+
+    verb.run(arguments(tmp_path / "whole"), lambda done, words: None)
+    seen: list[str] = []
+
+    def stop(done: float, words: str) -> None:
+        seen.append(words)
+        if sum("batch" in word for word in seen) == 3:
+            raise Cancelled
+
+    stopped = tmp_path / "stopped"
+    with pytest.raises(Cancelled):
+        verb.run(arguments(stopped), stop)
+    (kept,) = tmp_path.glob(".stopped.partial-*")
+    assert len(kept.read_bytes().split(b"\n")) > 2
+    assert not stopped.exists()
+    seen.clear()
+    verb.run(arguments(stopped), lambda done, words: seen.append(words))
+    assert stopped.read_text() == (tmp_path / "whole").read_text()
+    assert not list(tmp_path.glob(".*partial*")), "nothing of it stays"
+
+
+def test_a_served_model_is_scored_with_the_same_records(capsys, tmp_path: Path, questions: Path) -> None:
+    def knows(number: int, path: str, payload: dict[str, Any]) -> Answer:
+        said_last = payload["messages"][-1]["content"]
+        return said(path, {"0": "0", "1": "never", "2": "2", "3": ""}[said_last.split("what is ")[1][0]])
+
+    with serving(knows) as served:
+        code, out, err = run(
+            capsys, "score", "--endpoint", served.url, "--endpoint-model", "org/child", "--items", questions, "--chat",
+            "--samples", tmp_path / "rows", "--json",
+        )  # fmt: skip
+    assert (code, err) == (0, "")
+    data = json.loads(out)
+    assert (data["model"], data["endpoint"]) == ("org/child", f"{served.url}/v1")
+    assert [row["prediction"] for row in rows(tmp_path / "rows")] == ["0", "never", "2", ""]
+    assert data["benchmarks"]["T"]["acc"] == 0.5
+    assert data["benchmarks"]["T"]["invalid"] == 1
+    assert data["protocol"]["name"] == "greedy"
+    assert {payload["model"] for _, payload in served.requests} == {"org/child"}
+    assert not list(tmp_path.glob(".rows.partial-*"))
+
+
+def test_a_model_that_never_answers_is_shown_as_invalid(capsys, questions: Path) -> None:
+    with serving(lambda number, path, payload: said(path, "")) as served:
+        out = run(capsys, "score", "child", "--endpoint", served.url, "--items", questions)[1]
+    assert "4 of 4 never answered" in out
+    row = next(line for line in out.splitlines() if line.startswith("T "))
+    assert row.split()[-1] == "4"
+
+
+def test_a_server_that_refuses_ends_in_one_line(capsys, questions: Path) -> None:
+    with serving(lambda number, path, payload: refused(404, "no such model")) as served:
+        code, out, err = run(capsys, "score", "child", "--endpoint", served.url, "--items", questions)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert "knows no model 'child'" in err
+    assert err.count("\n") == 1
+
+
+def test_lm_eval_that_is_not_installed_is_one_line_with_the_remedy(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
+    code, out, err = run(capsys, "score", "family:father", "--lm-eval", "arc_easy")
+    assert (code, out) == (2, "")
+    assert err == f"error: {harness.MISSING}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no MODEL; give a folder"),
+        (("child", "--endpoint", "http://localhost:1", "--stream", "always"), "an endpoint only writes answers"),
+        (("child", "--endpoint", "http://localhost:1", "--letters"), "an endpoint only writes answers"),
+        (("family:father", "--key-env", "KEY"), "belong to --endpoint URL"),
+        (("family:father", "--endpoint-model", "x"), "belong to --endpoint URL"),
+        (("family:father", "--chat"), "give --protocol"),
+        (("family:father", "--thinking-budget", "9"), "give --protocol"),
+        (("family:father", "--protocol", "greedy", "--thinking-budget", "9"), "needs a chat with thinking on"),
+        (("family:father", "--lm-eval", "arc_easy", "--letters"), "leave out --items"),
+    ],
+)
+def test_what_makes_no_sense_together_is_said(capsys, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = run(capsys, "score", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("stream", ["never", "always"])
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [("many " * 40, "item 'x' takes 2"), ("물은 무엇인가", "the model's tokenizer has no token for '물은무엇인가'")],
+)
+def test_a_prompt_too_long_or_in_another_language_names_its_item(
+    capsys, tmp_path: Path, stream: str, question: str, message: str
+) -> None:
+    model = write_family_pair("llama", tmp_path)[0]
+    path = tmp_path / "items.jsonl"
+    path.write_text(json.dumps({"id": "x", "task": "T", "question": question, "choices": ["a", "b"], "answer": 0}))
+    assert main(["score", str(model), "--items", str(path), "--stream", stream]) == 2
+    assert message in capsys.readouterr().err

@@ -16,7 +16,7 @@ from darwin_lab.merging.recipe import uniform_recipe
 from darwin_lab.scoring.choice import score_choices
 from darwin_lab.scoring.evaluate import score_items
 from darwin_lab.scoring.items import Item, load_items
-from tests.scoring.test_streamed import ASKED
+from tests.scoring.test_streamed_scores import ASKED
 
 ITEMS = [*ASKED, *(Item(f"g{n}", "w", f"what is {n}", None, "x") for n in range(3))]
 

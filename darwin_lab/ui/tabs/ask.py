@@ -62,7 +62,7 @@ def build(shared: Shared) -> None:
                 )
         with gr.Column(scale=9, min_width=460):
             answers = gr.HTML(say(NO_ANSWER), elem_id="ask_answers")
-    with gr.Accordion("Speed on this device", open=False, elem_id="ask_speed"):
+    with gr.Accordion("Speed on this device", open=False, elem_id="ask_speed", elem_classes=["dl-card"]):
         with gr.Row(elem_classes=["dl-row"]):
             timed = gr.Radio(
                 [("Father", "father"), ("Mother", "mother")], value="father", label="Model", elem_id="speed_model",

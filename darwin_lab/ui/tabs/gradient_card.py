@@ -31,7 +31,7 @@ NO_PATH = "Comes with the first prediction of a pair."
 def build(shared: Shared) -> None:
     """Put the card on the page and wire it."""
     lab = shared.lab
-    with gr.Accordion("What would moving a gene do?", open=False, elem_id="gradient_card"):
+    with gr.Accordion("What would moving a gene do?", open=False, elem_id="gradient_card", elem_classes=["dl-card"]):
         with gr.Row(elem_classes=["dl-row"]):
             about = gr.HTML(say(NOT_YET), elem_id="gradient_about", min_width=420)
             with gr.Column(scale=0, min_width=220):

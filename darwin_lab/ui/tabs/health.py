@@ -66,7 +66,9 @@ def build(shared: Shared) -> None:
     with gr.Row(elem_classes=["dl-row", "dl-controls"]):
         model = gr.Dropdown([(AT_HAND, "")], value="", label="Model", elem_id="health_model", min_width=260)
         probe = gr.Radio([views.ALL], value=views.ALL, label="Probe", elem_id="health_probe", elem_classes=["dl-seg"])
-    with gr.Accordion("Thresholds, and models from elsewhere", open=False, elem_id="health_more"):
+    with gr.Accordion(
+        "Thresholds, and models from elsewhere", open=False, elem_id="health_more", elem_classes=["dl-card"]
+    ):
         with gr.Row(elem_classes=["dl-tight"]):
             limits = [
                 gr.Number(

@@ -35,7 +35,7 @@ _CONFIRM = "id => id && confirm('Delete this kept scan? Its file goes with it.')
 def build(shared: Shared) -> None:
     """Put the card on the page and wire it."""
     lab = shared.lab
-    with gr.Accordion("Scan settings and saved scans", open=False, elem_id="scan_card"):
+    with gr.Accordion("Scan settings and saved scans", open=False, elem_id="scan_card", elem_classes=["dl-card"]):
         with gr.Row(elem_classes=["dl-row"]):
             with gr.Column(scale=5, min_width=340, elem_classes=["dl-card"]):
                 gr.HTML("<h3>How models are held</h3>")

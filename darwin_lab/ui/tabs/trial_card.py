@@ -35,7 +35,7 @@ ARMS = {
 def build(shared: Shared) -> None:
     """Put the card on the page and wire it."""
     lab = shared.lab
-    with gr.Accordion("Does the prescription help?", open=False, elem_id="trial_card"):
+    with gr.Accordion("Does the prescription help?", open=False, elem_id="trial_card", elem_classes=["dl-card"]):
         with gr.Row(elem_classes=["dl-row"]):
             said = gr.HTML(verdict("plain", "Not tried.", NOT_YET), elem_id="trial_sentence", min_width=420)
             with gr.Column(scale=0, min_width=220):

@@ -32,7 +32,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def pair(lab: Lab, tiny_moe_pair: Trio, measures: dict[str, Any]) -> Pair:
     pair = lab.open_pair(*tiny_moe_pair, **measures)
-    for job in lab.request_scan(pair)[:2]:
+    for job in lab.request_scan(pair):
         lab.wait(job)
     return pair
 

@@ -17,7 +17,7 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.scoring.chat import MOST_TOKENS, Manner
 from darwin_lab.scoring.prompt import context_of
 from darwin_lab.ui.components.data_table import data_table
-from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, genome_at_hand, guarded, lead, pair_of, say
+from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, genome_at_hand, guarded, lead, pair_of
 from darwin_lab.ui.tabs.ask_views import answers_html, speed_table
 from darwin_lab.ui.tabs.parents_views import cards_table
 
@@ -61,7 +61,7 @@ def build(shared: Shared) -> None:
                     THINKING, value="auto", label="Thinking", elem_id="ask_thinking", elem_classes=["dl-seg"]
                 )
         with gr.Column(scale=9, min_width=460):
-            answers = gr.HTML(say(NO_ANSWER), elem_id="ask_answers")
+            answers = gr.HTML(f"<p class='dl-nothing'>{NO_ANSWER}</p>", elem_id="ask_answers")
     with gr.Accordion("Speed on this device", open=False, elem_id="ask_speed", elem_classes=["dl-card"]):
         with gr.Row(elem_classes=["dl-row"]):
             timed = gr.Radio(

@@ -21,7 +21,7 @@ from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.components.job_line import job_line
 from darwin_lab.ui.figures.style import nothing
-from darwin_lab.ui.session import AT_ONCE, QUIET, guarded, pair_of
+from darwin_lab.ui.session import AT_ONCE, LATEST, QUIET, guarded, pair_of
 from darwin_lab.ui.tabs import benchmark_views as views
 from darwin_lab.ui.tabs.benchmark_place import (
     NO_PAIR,
@@ -123,7 +123,7 @@ def build(place: Place) -> gr.HTML:
         return [gr.skip(), gr.Dropdown(choices=choices(titles), value=kept([*some, new], titles, ()))]
 
     offered.append(place.listed.change(added, [*chosen, place.listed], [models, names], **AT_ONCE))
-    # A menu of several fires `change` whenever the page is drawn again, whether or not it changed: only `input` is heard.
+    # A menu of several fires `change` each time the page is drawn, whether or not it changed: only `input` is heard.
     picked = (models.input, names.input, place.split.change, *(event.then for event in offered))
 
     def planned(pair_key: str, split: str, some: list[str], which: list[str], most: float | None) -> list[Any]:
@@ -142,7 +142,7 @@ def build(place: Place) -> gr.HTML:
 
     asked = [shared.pair, place.split, models, names, limit]
     for change in (*picked, limit.change):
-        change(planned, asked, [plan_head, plan], **AT_ONCE)
+        change(planned, asked, [plan_head, plan], **LATEST)
     place.split.change(lambda split: gr.Checkbox(False, visible=split == "report"), place.split, seal, **AT_ONCE)
 
     def show(pair_key: str, at_hand: dict[str, Any] | None, split: str, some: list[str], which: list[str]) -> list[Any]:
@@ -161,7 +161,7 @@ def build(place: Place) -> gr.HTML:
 
     at = [shared.pair, shared.genome, place.split, models, names]
     for change in (*picked, shared.bench_stamp.change):
-        change(show, at, [table, bars, go, stop], **AT_ONCE)
+        change(show, at, [table, bars, go, stop], **LATEST)
 
     @guarded
     def run(pair_key: str, *wish: Any) -> Any:

@@ -176,7 +176,7 @@ def _aligned(
             found = _by_number(part, other, stored, order, anatomy.experts)
         if found is not None:
             pieces[part.name] = found
-            tensors[part.name] = _described(part, other, found)
+            tensors[part.name] = _described(part, father, other, found)
     return Aligned(father, other, pieces, tensors)
 
 
@@ -247,11 +247,13 @@ def _by_token(part: Part, father: Checkpoint, other: Checkpoint, stored: Mapping
     return _Pieces((info.name,), which, np.where(theirs < 0, np.arange(rows), theirs) * size, size)
 
 
-def _described(part: Part, other: Checkpoint, pieces: _Pieces) -> TensorInfo:
+def _described(part: Part, father: Checkpoint, other: Checkpoint, pieces: _Pieces) -> TensorInfo:
     """The father's name and shape, the other's dtype (float32 where its pieces differ)."""
     first = other.tensors[pieces.names[0]]
     dtypes = {other.tensors[name].dtype for name in pieces.names}
-    if len(pieces.names) == 1 and first.shape == part.shape:
+    if _FATHERS in pieces.which:
+        dtypes.add(father.tensors[part.name].dtype)
+    if len(dtypes) == 1 and len(pieces.names) == 1 and first.shape == part.shape:
         return TensorInfo(part.name, first.dtype, part.shape, first.file, first.start, first.end)
     dtype = dtypes.pop() if len(dtypes) == 1 else "F32"
     return TensorInfo(part.name, dtype, part.shape, first.file, 0, part.numel * BYTES_PER_ELEMENT[dtype])

@@ -50,7 +50,7 @@ def merge_chunks(
         rounded = _packed(_merged(row, recipe, shape, whole), whole, dtype)
     if fathers_rows is None or not bool(fathers_rows.any()):
         return rounded
-    return _with_fathers_rows(rounded, a, fathers_rows, prod(shape[1:]))
+    return _with_fathers_rows(rounded, a, fathers_rows, prod(shape[1:]), row.name)
 
 
 def merge_tensor(
@@ -195,16 +195,16 @@ _REMEDIES = {
 
 
 def _with_fathers_rows(
-    pieces: Iterator[torch.Tensor], a: Read, fathers_rows: torch.Tensor, width: int
+    pieces: Iterator[torch.Tensor], a: Read, fathers_rows: torch.Tensor, width: int, name: str
 ) -> Iterator[torch.Tensor]:
-    """The pieces with the father's own elements in his rows."""
+    """The pieces with the father's own elements in his rows. Raises `LabError` where those are too large."""
     start = 0
     for piece in pieces:
         first, end = start // width, -(-(start + piece.numel()) // width)
         rows = fathers_rows[first:end]
         if bool(rows.any()):
             mask = rows.to(piece.device).repeat_interleave(width)[start - first * width :][: piece.numel()]
-            yield torch.where(mask, a(start, piece.numel()).to(piece.dtype), piece)
+            yield _fitting(torch.where(mask, a(start, piece.numel()).to(piece.dtype), piece), name)
         else:
             yield piece
         start += piece.numel()

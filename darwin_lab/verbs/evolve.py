@@ -25,6 +25,10 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         job_id = lab.run(run_id).job_id
         try:
             lab.wait(str(job_id), part(tick, 0.0, 0.95))
+        except LabError as error:
+            told, flag, _ = str(error).partition("; shorten it, or cut all texts with --max-tokens ")
+            lab.jobs.close()
+            raise LabError(f"{told}; give shorter ones with --probes FILE") if flag else error from None
         except BaseException:
             lab.jobs.close()
             raise

@@ -58,7 +58,10 @@ def _ancestor_of(
     except LabError:
         return given, ""
     named, parents = file.parents.get("ancestor"), {"father": father, "mother": mother}
-    if named is None or any(file.parents[role].fingerprint != one.fingerprint for role, one in parents.items()):
+    if any(file.parents[role].fingerprint != one.fingerprint for role, one in parents.items()):
+        told = ", ".join(f"{role} {file.parents[role].name}" for role in parents)
+        return given, f"recipe.json names other parents ({told}), so nothing of it is used here"
+    if named is None:
         return given, ""
     if given is not None:
         other = f"recipe.json names another ancestor, {named.name}; what follows is told by {given.name}"

@@ -220,6 +220,8 @@ def _refuse_idle(arguments: argparse.Namespace, father: str, anatomy: Anatomy) -
         raise LabError(f"--seed does nothing beside {operator}, {why}; leave it out")
     if arguments.ancestor is not None and operator not in USES_ANCESTOR:
         raise LabError(f"--ancestor does nothing beside {operator}, which reads none; leave it out")
+    if arguments.blocks is not None and "router" in arguments.blocks and not anatomy.experts:
+        raise LabError(f"{father} has no experts, so a router in --blocks does nothing; leave it out")
     if arguments.router in ("A", "B") and not anatomy.experts:
         raise LabError(f"{father} has no experts, so --router {arguments.router} does nothing; leave it out")
 

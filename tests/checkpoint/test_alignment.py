@@ -149,6 +149,15 @@ def test_by_token_each_row_is_the_row_of_the_same_token(tmp_path: Path) -> None:
     assert aligned.fathers_rows("model.norm.weight") is None
 
 
+def test_rows_of_the_father_keep_their_precision_beside_a_narrower_mother(tmp_path: Path) -> None:
+    father, mother, _ = by_token(tmp_path)
+    narrow = {name: mother.read(name).half() for name in mother.names}
+    other = write(tmp_path / "narrow", narrow, MOTHERS_WORDS)
+    rows = align(father, other, vocabulary="by-token").read("model.embed_tokens.weight")
+    mine = father.read("model.embed_tokens.weight")
+    assert rows.dtype == torch.float32 and torch.equal(rows[4], mine[4].float())
+
+
 def test_a_vocabulary_of_another_size_is_supplied_only_by_token(tmp_path: Path) -> None:
     father, mother, aligned = by_token(tmp_path)
     assert set(father.names) - set(align(father, mother).names) == {"model.embed_tokens.weight", "lm_head.weight"}

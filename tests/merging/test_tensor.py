@@ -274,3 +274,20 @@ def test_rows_only_the_father_has_are_rounded_to_the_childs_dtype(ratio: float) 
     child = torch.cat(list(pieces))
     assert child.dtype == torch.bfloat16
     assert torch.equal(child.reshape(70, 100)[rows], trio((70, 100), torch.float32)[0][rows].bfloat16())
+
+
+def test_rows_of_the_father_that_his_dtype_alone_can_hold_are_refused() -> None:
+    a = torch.tensor([[1.0, 2.0], [1e5, 4.0]], dtype=torch.bfloat16)
+    b = torch.ones(2, 2, dtype=torch.bfloat16)
+    row = row_of("passthrough", 0.4)
+    pieces = merge_chunks(
+        row,
+        Recipe({"w": row}, options={"scale": 0.5}),
+        (2, 2),
+        torch.float16,
+        reader(a),
+        reader(b),
+        fathers_rows=torch.tensor([False, True]),
+    )
+    with pytest.raises(LabError, match=r"w holds numbers too large for torch\.float16"):
+        list(pieces)

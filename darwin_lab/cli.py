@@ -174,7 +174,7 @@ def _score(score: argparse.ArgumentParser) -> None:
         help="write one JSON line an item; stopped, the same command goes on where it was",
     )  # fmt: skip
     score.add_argument("--shots", type=int, default=0, metavar="K", help="solved items before each question; default 0")
-    score.add_argument("--shots-from", type=Path, metavar="FILE", help="JSONL file the solved items are drawn from")
+    score.add_argument("--shots-from", type=Path, metavar="FILE", help="file of items the solved ones are drawn from")
     score.add_argument("--shots-seed", type=int, default=1234, metavar="N", help="of the draw; default 1234, lm-eval's")
     score.add_argument("--same-shots", action="store_true", help="the same for all items of a task; they run once")
     score.add_argument("--cut-long", action="store_true", help="cut the beginning of prompts longer than the context")
@@ -191,7 +191,9 @@ def _score(score: argparse.ArgumentParser) -> None:
         help="have answers written and counted so; default: by choice",
     )
     score.add_argument(
-        "--extract", choices=("line", "letter", "number", "boxed"), help="how they are read; default line"
+        "--extract",
+        choices=("line", "letter", "number", "boxed"),
+        help="how they are read; default letter for items with choices, else line",
     )
     score.add_argument("--k", type=int, default=8, metavar="K", help="answers of a majority; default 8")
     score.add_argument(

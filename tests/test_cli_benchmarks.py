@@ -81,6 +81,26 @@ def test_a_table_is_scored_through_the_map_that_is_given_and_says_how_it_was_rea
     assert json.loads(out)["benchmarks"]["sums"]["n"] == 12
 
 
+def test_shots_are_drawn_from_any_table_the_items_are_read_from(capsys, sums: Path, tmp_path: Path) -> None:
+    shots = tmp_path / "more" / "sums.csv"
+    shots.parent.mkdir()
+    rows = [["Frage", "A", "B", "Loesung"], ["0+0", "0", "99", "A"], *([f"{k}-{k}", "0", "9", "A"] for k in range(5))]
+    shots.write_text("\n".join(",".join(row) for row in rows))
+    fields = ["--fields", "question=Frage", "choices=A,B", "answer=Loesung"]
+    asked = ["score", "family:father", "--items", sums, "--shots", 2, "--shots-from", shots, "--json"]
+    code, out, err = run(capsys, *asked, *fields)
+    assert (code, err) == (0, "") and json.loads(out)["shots"]["from"] == str(shots)
+    code, _, err = run(capsys, "score", "family:father", "--shots", 2, "--shots-from", shots)
+    assert code == 2 and "no column looks like the question" in err and err.count("\n") == 1
+
+
+def test_answers_that_may_count_from_0_or_1_are_said_so(capsys, tmp_path: Path) -> None:
+    path = tmp_path / "doubt.csv"
+    path.write_text("question,A,B,answer\n1+1,2,3,1\n2+2,3,4,1\n")
+    _, out, _ = run(capsys, "score", "family:father", "--items", path)
+    assert "doubt.csv: answers (column answer) fit counting from 0 and from 1" in out
+
+
 @pytest.mark.parametrize(
     ("extra", "words"),
     [

@@ -125,9 +125,10 @@ def test_an_interrupted_scan_is_taken_up_and_leaves_nothing_behind(
         ("", (), "holds no probe"),
         ('{"probe": "SUMS", "text": "' + "1" * 600 + '"}', ("--max-tokens", 999), "the model reads at most 512"),
         ('{"probe": "SUMS", "text": "1+1=2"}', ("--max-tokens", 1), "leaves nothing to predict"),
+        ('{"probe": "SUMS", "text": "1+1=2"}', ("--max-tokens", 0), "--max-tokens 0 leaves nothing to predict"),
         ('{"probe": "SUMS", "text": "1+1=2"}', ("--device", "cuda:7"), "cuda:7"),
     ],
-    ids=["one token", "empty text", "no probe", "too long", "cut to one", "no device"],
+    ids=["one token", "empty text", "no probe", "too long", "cut to one", "cut to none", "no device"],
 )
 def test_bad_input_ends_in_one_line_with_its_remedy(
     capsys: pytest.CaptureFixture[str],

@@ -51,6 +51,8 @@ def read_blocks(text: str, layers: int) -> tuple[Block, ...]:
         if block.first > expected:
             left = f"L{expected}" if block.first == expected + 1 else f"L{expected} to L{block.first - 1}"
             raise LabError(f"{where}: nothing covers {left}; begin it at L{expected}")
+        if expected == layers:
+            raise LabError(f"{where}: all layers are in earlier blocks already; leave this block out")
         if block.first < expected:
             raise LabError(f"{where}: L{block.first} is in an earlier block already; begin it at L{expected}")
         blocks.append(block)
@@ -77,7 +79,7 @@ def text_of_blocks(genome: Genome, layers: int) -> str:
     routers = [genome.router] * len(layout.blocks) if isinstance(genome.router, str) else list(genome.router)
     parts = []
     for (first, last), name, router in zip(layout.blocks, layout.block_names, routers, strict=True):
-        share = f"{genome.genes[name]:.6f}".rstrip("0").rstrip(".")
+        share = f"{genome.genes[name] + 0.0:.6f}".rstrip("0").rstrip(".")
         said = Block(first, last, genome.genes[name], router)
         parts.append(f"{said.layers} t {share}" + ("" if router == "blend" else f" router {router}"))
     return "; ".join(parts)
@@ -112,7 +114,7 @@ def _block(piece: str, where: str, layers: int) -> Block:
     if last >= layers:
         raise LabError(f"{where}: this model has L0 to L{layers - 1}; end the block there")
     try:
-        share = float(found["t"])
+        share = float(found["t"].replace("_", "?")) + 0.0  # Python reads 0_1 as 1; -0 becomes 0
     except ValueError:
         raise LabError(f"{where}: t is {found['t'][:20]!r}; give the mother's share, from 0 to 1") from None
     if not 0.0 <= share <= 1.0:

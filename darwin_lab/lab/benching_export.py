@@ -30,10 +30,10 @@ def export(desk: "Benchmarks", pair: "Pair", split: str, form: str) -> str:
     if not rows:
         raise LabError(f"no model has answered {split} items yet; run a benchmark first")
     references = {name: desk.references(name) for name in dict.fromkeys(row.benchmark for row in rows)}
-    if form == "csv":
-        return _csv(rows)
     labels = {choice.key: choice.label for choice in desk.models(pair)}
     looks = {name: desk.looks(pair, name) for name in references}
+    if form == "csv":
+        return _csv(rows, labels, looks)
     if form == "json":
         told = {
             "split": split,
@@ -65,22 +65,25 @@ def reference(name: str, acc: str, n: int, source: str) -> Reference:
     )
 
 
-def _csv(rows: list[BenchRow]) -> str:
+def _csv(rows: list[BenchRow], labels: dict[str, str], looks: dict[str, int]) -> str:
     names = [entry.name for entry in fields(BenchRow) if entry.name != "interval"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*names, "low", "high"])
+    writer.writerow([*names, "low", "high", "label", "looks"])
     for row in rows:
         low, high = row.interval or ("", "")
-        writer.writerow([*(_cell(getattr(row, name)) for name in names), _cell(low), _cell(high)])
+        told = [low, high, labels.get(row.model, row.model), looks[row.benchmark]]
+        writer.writerow([_cell(value) for value in (*(getattr(row, name) for name in names), *told)])
     return out.getvalue()
 
 
 def _cell(value: Any) -> str:
+    """A number as it is; a text so that no spreadsheet takes it for a formula."""
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(("=", "+", "@")) else text
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
+    return "" if value is None else str(value)
 
 
 def _markdown(

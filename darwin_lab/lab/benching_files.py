@@ -3,9 +3,11 @@
 Takes a path and a map of columns, gives `Benchmark`s. Knows no model.
 """
 
+import filecmp
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[\w][\w .+-]{0,63}")
 SPLIT_SEED = 0
+COPY = "items"
+"""What a copy is called, so that ids and splits of a file do not hang on its name."""
 
 
 def infos(bench: "Workbench") -> list[BenchmarkInfo]:
@@ -29,26 +33,37 @@ def infos(bench: "Workbench") -> list[BenchmarkInfo]:
 
 
 def add(
-    bench: "Workbench", path: Path, fields: Mapping[str, str | Sequence[str]] | None, name: str | None
+    bench: "Workbench",
+    path: Path,
+    fields: Mapping[str, str | Sequence[str]] | None,
+    name: str | None,
+    tasks: Container[str] = (),
 ) -> Benchmark:
-    """See `Benchmarks.add_file`."""
+    """See `Benchmarks.add_file`; `tasks` are names that pairs' own items have."""
     chosen = (name or path.stem).strip()
     if not _NAME.fullmatch(chosen):
         raise LabError(f"{chosen!r} cannot name a benchmark; use up to 64 letters, digits, spaces, dots, + - and _")
     if chosen in benching_hub.names():
         raise LabError(f"{chosen} is a benchmark of the Hub's catalogue; give the file another name")
-    note = {"file": path.name, "fields": dict(fields) if fields is not None else None}
+    if chosen in tasks:
+        raise LabError(f"{chosen} is a task of the parents' own items; give the file another name")
+    told = None
+    if fields is not None:
+        told = {role: column if isinstance(column, str) else list(column) for role, column in fields.items()}
+    note: dict[str, Any] = {"file": path.name, "copy": f"{COPY}{path.suffix}", "fields": told}
     _read(chosen, path, note)
+    before = find(bench, chosen)
+    if before is not None:
+        if _same(bench.store.notes("file", "")[chosen], path, told):
+            return before
+        raise LabError(f"another file was added as {chosen}; give this one another name, or remove the other first")
     folder = bench.store.folder("benchmarks", bench.store.new_id())
     try:
         folder.mkdir(parents=True)
-        shutil.copyfile(path, folder / path.name)
+        shutil.copyfile(path, folder / note["copy"])
     except OSError as error:
         raise LabError(f"cannot keep a copy of {path.name} ({error.strerror}); free some space") from error
-    before = bench.store.notes("file", "").get(chosen)
     bench.store.put_note("file", "", chosen, {**note, "folder": str(folder)})
-    if before is not None:
-        shutil.rmtree(before["folder"], ignore_errors=True)
     found = find(bench, chosen)
     if found is None:
         raise LabError(f"{path.name} could not be read back from {folder}; add it again")
@@ -58,7 +73,7 @@ def add(
 def find(bench: "Workbench", name: str) -> Benchmark | None:
     """The added file of this name; None when there is none, or its copy is gone."""
     note = bench.store.notes("file", "").get(name)
-    if note is None or not (path := Path(note["folder"]) / note["file"]).is_file():
+    if note is None or not (path := _copy(note)).is_file():
         return None
     key = ("benchmark file", str(path))
     if key not in bench.loaded:
@@ -76,8 +91,22 @@ def forget(bench: "Workbench", name: str) -> None:
     shutil.rmtree(note["folder"], ignore_errors=True)
 
 
+def _copy(note: Mapping[str, Any]) -> Path:
+    return Path(note["folder"], note.get("copy", note["file"]))
+
+
+def _same(note: Mapping[str, Any], path: Path, fields: Mapping[str, str | list[str]] | None) -> bool:
+    """Whether a file, read with these columns, is the one that was added."""
+    kept = _copy(note)
+    return note["fields"] == fields and kept.suffix == path.suffix and filecmp.cmp(kept, path, shallow=False)
+
+
 def _read(name: str, path: Path, note: Mapping[str, Any]) -> Benchmark:
     from darwin_lab.scoring.fields import read_items
 
-    items = benching_sets.as_one(name, split_items(read_items(path, note["fields"]), SPLIT_SEED))
-    return Benchmark(name, name, "file", items, note=f"from {note['file']}")
+    dealt = split_items(read_items(path, note["fields"]), SPLIT_SEED)
+    named = {
+        split: [replace(item, task=name) if item.task == path.stem else item for item in items]
+        for split, items in dealt.items()
+    }
+    return Benchmark(name, name, "file", benching_sets.as_one(name, named), note=f"from {note['file']}")

@@ -5,7 +5,7 @@ only in `fetch`, which is for the worker. Knows no model.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -41,6 +41,11 @@ class Benchmark:
         return sorted(self.items[split], key=lambda item: hashlib.sha256(item.cluster.encode()).digest())
 
     @cached_property
+    def look_key(self) -> str:
+        """What looks at its report items are counted under, as `look_key`."""
+        return look_key(self.items["report"])
+
+    @cached_property
     def info(self) -> BenchmarkInfo:
         """What is shown of it."""
         every = [item for items in self.items.values() for item in items]
@@ -63,6 +68,14 @@ def of_pair(pair: Pair) -> dict[str, Benchmark]:
     return {
         task: Benchmark(task, task, "pair", items, note="of the parents' own items") for task, items in tasks.items()
     }
+
+
+def look_key(items: Sequence[Item]) -> str:
+    """What looks at these items are counted under: questions, choices and answers, whatever file, benchmark, pair or
+    id they go by."""
+    return items_hash(
+        [replace(item, id=repr((item.question, item.choices, item.answer)), task="", meta={}) for item in items]
+    )
 
 
 def as_one(name: str, items: Mapping[str, list[Item]]) -> dict[str, list[Item]]:

@@ -2,7 +2,8 @@
 
 Takes names of models and benchmarks, gives views of what the store holds. `request` queues one job a model; every
 other method reads. Rows are visible while a job makes them. Report items are sealed: each request counts one look per
-benchmark. Knows no widget. Every method raises LabError (one line) on bad input.
+benchmark, kept by what the items are, not by a name. Knows no widget. Every method raises LabError (one line) on bad
+input.
 """
 
 from __future__ import annotations
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from darwin_lab.scoring.vigour import Complementarity, VigourRow
 
 REPORT = "report"
-SHELL = "shell"
-"""Whose looks at report items are counted that no pair made."""
 
 
 class Benchmarks:
@@ -75,14 +74,21 @@ class Benchmarks:
         return guess_fields(path, fields)
 
     def add_file(
-        self, path: str | Path, fields: Mapping[str, str | Sequence[str]] | None = None, name: str | None = None
+        self,
+        path: str | Path,
+        fields: Mapping[str, str | Sequence[str]] | None = None,
+        name: str | None = None,
+        pair: Pair | None = None,
     ) -> BenchmarkInfo:
         """Add a local file as a benchmark; `fields` (role -> column or columns) defaults to the guess.
 
-        A copy is kept in the lab's home, so the file may go. LabError that names line or item of what is wrong, and
-        for a name that a benchmark of the Hub or another file has.
+        A copy is kept in the lab's home, so the file may go; the very same file again changes nothing. LabError that
+        names line or item of what is wrong, and for a name that a benchmark of the Hub, another file, or a task of
+        `pair` or of any pair this desk has shown has.
         """
-        return benching_files.add(self._bench, Path(path).expanduser(), fields, name).info
+        shown = [*self._sets.values(), *([self._own(pair)] if pair is not None else [])]
+        taken = {task for own in shown for task in own}
+        return benching_files.add(self._bench, Path(path).expanduser(), fields, name, taken).info
 
     def forget_file(self, name: str) -> None:
         """Take an added file out of the catalogue. Its scores stay. LabError when no file has that name."""
@@ -110,8 +116,8 @@ class Benchmarks:
         """Queue models x benchmarks on one split, one job a model; the ids of the jobs, in order.
 
         `limit`: only so many items of each benchmark, the same ones for every model. Items answered before are not
-        asked again. Split "report" counts one look per benchmark. A job goes on after a benchmark that cannot be
-        answered and fails at its end with the first one's words.
+        asked again. Split "report" counts one look per benchmark, once its items are here. A job goes on after a
+        benchmark that cannot be answered and fails at its end with the first one's words.
         """
         if not models or not benchmarks:
             raise LabError("choose at least one model and one benchmark")
@@ -119,20 +125,23 @@ class Benchmarks:
             raise LabError(f"{limit} items of each benchmark; give 1 or more")
         if split not in SPLITS:
             raise LabError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-        for name in benchmarks:
-            known = self._known(pair, name)
-            if known is not None:
-                benching_sets.require_items(known, split)
+        found = {name: self._known(pair, name) for name in benchmarks}
+        here = [known for known in found.values() if known is not None]
+        for known in here:
+            benching_sets.require_items(known, split)
         targets = [benching_models.target(self._bench, pair, key) for key in dict.fromkeys(models)]
+        uncounted: set[str] = set()
         if split == REPORT:
-            for name in dict.fromkeys(benchmarks):
-                self._bench.store.count_note("look", pair.key, name)
-        names = tuple(dict.fromkeys(benchmarks))
-        return [self._submit(pair, target, names, split, limit) for target in targets]
+            uncounted = {name for name, known in found.items() if known is None}
+            for known in here:
+                self._count_look(known)
+        return [self._submit(pair, target, tuple(found), split, limit, uncounted) for target in targets]
 
-    def _submit(self, pair: Pair, target: Target, names: tuple[str, ...], split: str, limit: int | None) -> str:
+    def _submit(
+        self, pair: Pair, target: Target, names: tuple[str, ...], split: str, limit: int | None, uncounted: set[str]
+    ) -> str:
         def work(tick: Tick) -> dict[str, Any]:
-            return self._work(pair, target, names, split, limit, tick)
+            return self._work(pair, target, names, split, limit, uncounted, tick)
 
         told = hashlib.sha256("\n".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:12]
         key = f"bench:{pair.key}:{target.key}:{split}:{told}:{limit}"
@@ -145,9 +154,14 @@ class Benchmarks:
             self._errors.pop((pair.key, target.key, name, split), None)
         return job
 
+    def _count_look(self, benchmark: Benchmark) -> None:
+        self._bench.store.count_note("look", benchmark.look_key, "")
+
     def _work(
-        self, pair: Pair, target: Target, names: tuple[str, ...], split: str, limit: int | None, tick: Tick
-    ) -> dict[str, Any]:
+        self, pair: Pair, target: Target, names: tuple[str, ...], split: str, limit: int | None, uncounted: set[str],
+        tick: Tick,
+    ) -> dict[str, Any]:  # fmt: skip
+        """One job; the first of a request that has the items of an `uncounted` benchmark counts the look."""
         stored_as = target.learn(part(tick, 0.0, 0.02))
         tick(0.02, f"loading {target.label}")
         asked, failed = 0, {}
@@ -158,6 +172,9 @@ class Benchmarks:
             try:
                 benchmark = self._fetched(pair, name, share)
                 benching_sets.require_items(benchmark, split)
+                if name in uncounted:
+                    uncounted.discard(name)
+                    self._count_look(benchmark)
                 resident = resident or target.load()
                 asked += self._rows.answer(pair, stored_as, resident, benchmark, split, limit, share)
             except LabError as error:
@@ -299,12 +316,14 @@ class Benchmarks:
         return [Leak(**leak) for leak in found]
 
     def looks(self, pair: Pair, benchmark: str) -> int:
-        """How often the report items of a benchmark were asked for: here, by reports on the pair's own items, and for
-        one of the Hub also by the shell's `score --split report`."""
-        here = int(self._bench.store.notes("look", pair.key).get(benchmark, 0))
-        if benchmark in self._own(pair):
-            return here + self._bench.store.report_looks(pair.key)
-        return here + int(self._bench.store.notes("look", SHELL).get(benchmark, 0))
+        """How often these very report items were asked for, under any name and beside any pair: here, by the shell's
+        `score --split report`, and by reports of every pair that was shown here with them as its own. 0 for items that
+        are not on this machine."""
+        known, store = self._known(pair, benchmark), self._bench.store
+        if known is None or not known.items[REPORT]:
+            return 0
+        reports = sum(store.report_looks(key) for key in store.notes("own", known.look_key))
+        return int(store.notes("look", known.look_key).get("", 0)) + reports
 
     def export(self, pair: Pair, split: str, form: str) -> str:
         """The table of a split as "csv", "json" or "markdown" (a model card's); no item's text is in any of them."""
@@ -314,7 +333,10 @@ class Benchmarks:
 
     def _own(self, pair: Pair) -> dict[str, Benchmark]:
         if pair.key not in self._sets:
-            self._sets[pair.key] = benching_sets.of_pair(pair)
+            self._sets[pair.key] = own = benching_sets.of_pair(pair)
+            for benchmark in own.values():
+                if benchmark.items[REPORT]:
+                    self._bench.store.put_note("own", benchmark.look_key, pair.key, True)
         return self._sets[pair.key]
 
     def _known(self, pair: Pair, name: str) -> Benchmark | None:

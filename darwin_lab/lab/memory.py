@@ -15,19 +15,22 @@ WAYS = (AUTO, "always", "never")
 
 @dataclass(frozen=True)
 class MemoryChoice:
-    """What was chosen (`way`) and what follows: `needed` bytes for `models` models held whole, `free` bytes."""
+    """What was chosen (`way`) and what follows: `needed` bytes for `models` models held whole, of which `reserve` is no
+    weights but room for the libraries and what a layer computes with; `free` bytes."""
 
     way: str
     streamed: bool
     needed: int
     free: int
     models: int = 1
+    reserve: int = 0
 
     @property
     def sentence(self) -> str:
         """One line for people."""
-        what = "a model takes" if self.models == 1 else f"{self.models} models at once take"
-        figures = f"{what} {_size(self.needed)}, {_size(self.free)} are free"
+        whose = "a model takes" if self.models == 1 else f"{self.models} models at once take"
+        kept = f" and a reserve of {_size(self.reserve)}" if self.reserve else ""
+        figures = f"{whose} {_size(self.needed - self.reserve)} of weights{kept}, {_size(self.free)} are free"
         asked = "" if self.way == AUTO else ", as you chose"
         if self.streamed:
             return f"Streamed, one layer in memory at a time{asked}: held whole, {figures}."
@@ -45,8 +48,10 @@ def choose(pair: Pair, way: str, device: str, models: int, held: int, *, small: 
     needed = SPARE_BYTES + (max(each) if models == 1 else sum(each))
     free = free_bytes(device) + held
     crowded = not small and needed > SHARE_OF_FREE * free
-    return MemoryChoice(way, way == "always" or (way == AUTO and crowded), needed, free, models)
+    return MemoryChoice(way, way == "always" or (way == AUTO and crowded), needed, free, models, SPARE_BYTES)
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"

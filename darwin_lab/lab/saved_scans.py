@@ -8,8 +8,8 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 MOST_KEPT = 200
 LONGEST_NAME = 80
+MOST_LAYERS = 1000
+MOST_TEXTS = 10_000
+"""Of a probe in a scan from elsewhere; every resample of its intervals holds a number for each."""
+MOST_TOKENS = 10_000_000
+"""Of one text in a scan from elsewhere."""
+MOST_NUMBER = 1e9
+"""No loss, divergence or norm of a working model is larger."""
+ROUNDING = 1e-3
 _ABOUT = "about.json"
 _PEOPLE = ("father", "mother")
 
@@ -121,7 +129,7 @@ class SavedScans:
             except LabError as error:
                 reason = str(error).replace(f"{partial} ", "").split("; delete it")[0]
                 raise LabError(f"{path.name} is no sound scan ({_clipped(reason)}); share it again") from None
-            except (TypeError, ValueError, AttributeError, KeyError, IndexError, RecursionError) as error:
+            except Exception as error:
                 raise LabError(
                     f"{path.name} is no sound scan ({type(error).__name__} in scan.json); share it again"
                 ) from error
@@ -234,18 +242,20 @@ def _require_sound(scan: "Scan") -> None:
     """LabError unless every array of a scan from elsewhere has the shape and the numbers it must have."""
     from darwin_lab.mri.scan import MEASURES
 
-    _require(isinstance(scan.layers, int) and 0 < scan.layers <= 100_000, "its number of layers is none")
+    _require(type(scan.layers) is int and 0 < scan.layers <= MOST_LAYERS, "its number of layers is none")
     _require(0 < len(scan.probes) <= 1000, "it holds no probes")
-    words = (scan.model, scan.fingerprint, scan.probes_hash, scan.halves_note, *scan.probes)
-    _require(all(isinstance(word, str) and len(word) <= 500 for word in words), "its names are no words")
-    _require(isinstance(scan.settings, dict), "its settings are none")
-    shapes = all(isinstance(size, int) and size >= 0 for size in (scan.experts, scan.top_k, *scan.moe_layers))
-    _require(shapes and all(layer < scan.layers for layer in scan.moe_layers), "its experts are none")
-    moe = len(scan.moe_layers)
+    words = all(_is_words(word) for word in (scan.model, scan.fingerprint, scan.probes_hash, *scan.probes))
+    _require(words and _is_words(scan.halves_note, 10_000), "its names are no words")
+    _require(len(set(scan.probes)) == len(scan.probes), "it holds a probe twice")
+    settings = isinstance(scan.settings, dict) and len(scan.settings) <= 100
+    _require(settings and all(map(_is_setting, (*scan.settings, *scan.settings.values()))), "its settings are none")
+    _require_experts(scan)
     for probe in scan.probes:
         lengths = scan.lengths[probe]
         _require(lengths.ndim == 1 and len(lengths) > 0 and lengths.dtype.kind in "iu", f"{probe} has no texts")
+        _require(len(lengths) <= MOST_TEXTS, f"{probe} has more than {MOST_TEXTS:,} texts")
         _require(int(lengths.min()) >= 2, f"a text of {probe} has fewer than two tokens")
+        _require(int(lengths.max()) <= MOST_TOKENS, f"a text of {probe} has more than {MOST_TOKENS:,} tokens")
         texts = len(lengths)
         _require_numbers(scan.nll[probe], (texts,), f"the losses of {probe}")
         for measure in MEASURES:
@@ -254,26 +264,61 @@ def _require_sound(scan: "Scan") -> None:
             for measure, by_probe in measures.items():
                 if probe in by_probe:
                     _require_numbers(by_probe[probe], (texts, scan.layers), f"{half} {measure} of {probe}", gaps=True)
-        if moe:
-            counts = scan.counts[probe]
-            _require(counts.dtype.kind in "iu" and counts.shape == (texts, moe, scan.experts), f"counts of {probe}")
-            _require(int(counts.min()) >= 0, f"counts of {probe} below zero")
-            _require_router(scan.router[probe], moe, scan.experts, probe)
+        if scan.moe_layers:
+            _require_routing(scan, probe)
+    scan.to_json()  # what keeping it will compute
 
 
-def _require_router(router: Mapping[str, Any], moe: int, experts: int, probe: str) -> None:
+def _require_experts(scan: "Scan") -> None:
+    layers = scan.moe_layers
+    shapes = all(type(size) is int and size >= 0 for size in (scan.experts, scan.top_k, *layers))
+    _require(shapes and all(layer < scan.layers for layer in layers), "its experts are none")
+    _require(all(one < other for one, other in pairwise(layers)), "its layers with experts are in no order")
+    fitting = 1 <= scan.top_k <= scan.experts if layers else scan.experts == scan.top_k == 0
+    _require(fitting, "its experts a token do not fit its experts")
+
+
+def _require_routing(scan: "Scan", probe: str) -> None:
+    """Counts that every token of every layer adds up to, and router numbers that can be."""
+    import numpy as np
+
+    lengths, counts, router = scan.lengths[probe].astype(np.int64), scan.counts[probe], scan.router[probe]
+    moe, experts = len(scan.moe_layers), scan.experts
+    _require(counts.dtype.kind in "iu" and counts.shape == (len(lengths), moe, experts), f"counts of {probe}")
+    _require(int(counts.min()) >= 0, f"counts of {probe} below zero")
+    told = bool((counts <= lengths[:, None, None]).all())
+    told = told and bool((counts.sum(-1, dtype=np.int64) == scan.top_k * lengths[:, None]).all())
+    _require(told, f"counts of {probe} do not add up to its tokens")
     shapes = {"token_entropy": (moe,), "output_similarity": (moe,), "similarity_tokens": (1,)}
     for name, values in router.items():
-        _require_numbers(values, shapes.get(name, (moe, experts)), f"{name} of {probe}", gaps=True)
+        single = name == "output_similarity" and experts == 1  # nothing to compare
+        _require_numbers(values, shapes.get(name, (moe, experts)), f"{name} of {probe}", gaps=single)
+    share = router["mean_p"]
+    _require(bool(((share >= 0) & (share <= 1 + ROUNDING)).all()), f"mean_p of {probe} is no probability")
+    if "output_similarity" in router:
+        alike, sampled = router["output_similarity"], router.get("similarity_tokens")
+        _require(not bool((abs(alike) > 1 + ROUNDING).any()), f"output_similarity of {probe} is no cosine")
+        measured = sampled is not None and 1 <= float(sampled[0]) <= int(lengths.sum())
+        _require(measured, f"similarity_tokens of {probe} is no number of tokens")
+
+
+def _is_words(word: Any, most: int = 500) -> bool:
+    """Whether it is text that a file can hold: no half of a surrogate pair."""
+    return isinstance(word, str) and len(word) <= most and not re.search("[\ud800-\udfff]", word)
+
+
+def _is_setting(value: Any) -> bool:
+    return value is None or _is_words(value) or (isinstance(value, int | float) and abs(value) <= MOST_NUMBER)
 
 
 def _require_numbers(values: Any, shape: tuple[int, ...], what: str, *, gaps: bool = False) -> None:
     import numpy as np
 
     _require(values.dtype.kind in "fiu" and values.shape == shape, f"{what} has another shape")
-    _require(
-        bool((np.isfinite(values) | np.isnan(values) if gaps else np.isfinite(values)).all()), f"{what} not finite"
-    )
+    finite = np.isfinite(values) | np.isnan(values) if gaps else np.isfinite(values)
+    _require(bool(finite.all()), f"{what} not finite")
+    far = (values > MOST_NUMBER) | (values < -MOST_NUMBER)
+    _require(not bool(far.any()), f"{what} beyond {MOST_NUMBER:g}")
 
 
 def _require(held: bool, words: str) -> None:

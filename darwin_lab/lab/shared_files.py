@@ -7,7 +7,6 @@ paths, links, more bytes than it may) makes it refused before anything of it is 
 import json
 import shutil
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ MOST_SHARED_BYTES = 50_000_000
 """A shared file is at most this large: what a page lets its visitors upload."""
 MOST_UNPACKED_BYTES = 600_000_000
 """What the files in it may take, all together."""
+MOST_WORDS_BYTES = 16_000_000
+"""What a .json file in it may take: it is parsed whole, and a scan's is seldom larger than one million."""
 ABOUT = "about.json"
 _MOST_ABOUT_BYTES = 10_000
 _BLOCK = 1 << 20
@@ -58,6 +59,7 @@ def unpack(path: Path, folder: Path, names: Sequence[str]) -> dict[str, Any]:
         for name in names:
             if not (path / name).is_file():
                 raise LabError(f"{path} has no {name}; give a folder that `scan --out` wrote")
+            _require_words_fit(path.name, name, (path / name).stat().st_size)
             shutil.copyfile(path / name, folder / name)
         return {}
     if not path.is_file():
@@ -67,7 +69,9 @@ def unpack(path: Path, folder: Path, names: Sequence[str]) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             return _taken(archive, path.name, folder, names)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, UnicodeDecodeError) as error:
+    except (LabError, OSError):
+        raise
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
         raise LabError(f"{path.name} is no zip file that can be read ({reason}); share it again") from error
 
@@ -86,9 +90,18 @@ def _taken(archive: zipfile.ZipFile, called: str, folder: Path, names: Sequence[
     if sum(info.file_size for info in found) > MOST_UNPACKED_BYTES:
         raise LabError(f"{called} unpacks to more than {MOST_UNPACKED_BYTES / 1e6:.0f} MB; nothing of it was kept")
     for info in found:
+        _require_words_fit(called, info.filename, info.file_size)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a bound
+            raise LabError(f"{called} is packed in an unknown way; share it again")
+    for info in found:
         if info.filename in names:
             _copy(archive, info, folder / info.filename)
     return _about(archive) if ABOUT in listed else {}
+
+
+def _require_words_fit(called: str, name: str, size: int) -> None:
+    if name.endswith(".json") and size > MOST_WORDS_BYTES:
+        raise LabError(f"{name} in {called} is larger than {MOST_WORDS_BYTES / 1e6:.0f} MB; nothing of it was kept")
 
 
 def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:

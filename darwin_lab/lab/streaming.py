@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 FORGOTTEN_AFTER = 14 * 86400.0
 """Seconds after which a stopped scan that nobody took up makes room."""
-SHARE_OF_ROOM = 0.75
-"""Of the room for states a scan that needs more uses this share."""
 KEEP_EVERY: float | None = None
 """Seconds between two keepings of a scan under way, at least; None as the keeper has it."""
 
@@ -46,14 +44,15 @@ def streamed_scan(
     from dataclasses import replace
 
     from darwin_lab.mri.keeper import Keeper
-    from darwin_lab.mri.scan import scan_model, scan_settings
+    from darwin_lab.mri.scan import room_for, scan_model, scan_settings
 
     folder = sweep_folder(bench, pair, source.fingerprint)
     resident = bench.resident(pair, source, place)
     basis: dict[str, Any] = {
         "fingerprint": source.fingerprint, "probes": pair.probes.hash, "settings": scan_settings(), "halves": halves,
     }  # fmt: skip
-    names, room = _taken_up(folder, basis, todo, resident) or (list(todo), _room(resident, pair, todo, halves=halves))
+    texts = {name: pair.probes.texts[name] for name in todo}
+    names, room = _taken_up(folder, basis, todo, resident) or (list(todo), room_for(resident, texts, halves=halves))
     key = {**basis, "todo": names, "room": room}
     resident.state_bytes = room
     _forget_old(folder)
@@ -86,23 +85,6 @@ def _taken_up(
     names, room = key.pop("todo", []), key.pop("room", 0)
     fits = key == basis and set(todo) <= set(names) and room <= resident.state_bytes
     return (names, room) if fits else None
-
-
-def _room(resident: "Resident", pair: Pair, names: Sequence[str], *, halves: bool) -> int:
-    """Bytes for the states of one pass: what all texts take, or a share of what there is, so that the scan can go on
-    where somewhat less is free."""
-    from darwin_lab.engine.sweep import WHOLE, WITH_HALVES
-    from darwin_lab.mri.measures import batches_by_length, encode_texts
-    from darwin_lab.mri.scan import MAX_TOKENS, batch_tokens
-
-    padded = 0
-    for name in names:
-        rows = encode_texts(resident.tokenizer, pair.probes.texts[name], name, MAX_TOKENS, resident.context_length)
-        lengths = [len(ids) for ids in rows]
-        for chosen in batches_by_length(lengths, batch_tokens()):
-            padded += len(chosen) * max(lengths[index] for index in chosen)
-    needed = padded * resident.state_bytes_per_token(len(WITH_HALVES if halves else WHOLE))
-    return min(needed, int(SHARE_OF_ROOM * resident.state_bytes))
 
 
 def _forget_old(folder: Path) -> None:

@@ -4,11 +4,12 @@ Takes an `ExpertReport`; gives verdicts over all MoE layers. The limits are ours
 beside its number. Must not know: models, charts, the other parent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from darwin_lab.merging.prescription import DEAD
 from darwin_lab.mri.experts import PRESENCE, ExpertReport
 from darwin_lab.mri.moe_health import entropy_cap
 
@@ -57,7 +58,6 @@ def expert_verdicts(report: ExpertReport) -> tuple[ExpertVerdict, ...]:
             "lowest",
             None,
             "{:.3f} nats",
-            "",
             "what knowing the token tells about the expert; 0: the router ignores the token. No limit is known.",
         ),
         _line(
@@ -65,9 +65,8 @@ def expert_verdicts(report: ExpertReport) -> tuple[ExpertVerdict, ...]:
             "Gini of the load",
             report.gini,
             "highest",
-            bool((report.gini <= UNEVEN).all()),
+            UNEVEN,
             "{:.3f}",
-            f"above {UNEVEN:g}",
             "0: all experts work alike, towards 1: one does everything.",
         ),
         _line(
@@ -77,7 +76,6 @@ def expert_verdicts(report: ExpertReport) -> tuple[ExpertVerdict, ...]:
             "highest",
             None,
             "{:.3f}",
-            "",
             "standard deviation of the load over its mean; the same story as Gini, more sensitive to one busy expert.",
         ),
         _line(
@@ -85,9 +83,8 @@ def expert_verdicts(report: ExpertReport) -> tuple[ExpertVerdict, ...]:
             "busiest expert",
             report.max_load,
             "highest",
-            bool((report.max_load <= OVERLOAD).all()),
+            OVERLOAD,
             "{:.2f} × even",
-            f"above {OVERLOAD:g} ×",
             "the load of the busiest expert as a multiple of the even share: what slows a deployment down.",
         ),
         _similarity(report),
@@ -95,9 +92,12 @@ def expert_verdicts(report: ExpertReport) -> tuple[ExpertVerdict, ...]:
 
 
 def _dead(report: ExpertReport) -> ExpertVerdict:
-    meaning = "no token of these probes goes there, so its weights are idle here; other texts may wake it."
+    meaning = (
+        f"the upper 95 % bound of its use lies below {DEAD:g} of an even share: its weights are all but idle on these "
+        "probes; other texts may wake it."
+    )
     if not report.certified:
-        return ExpertVerdict("dead experts", "–", None, "not enough tokens", report.note)
+        return ExpertVerdict("dead experts", "–", None, "not enough tokens or texts", report.note)
     share, worst = report.dead_share, int(np.argmax(report.dead_share))
     if not share.any():
         return ExpertVerdict("dead experts", "0.0 %", True, "none", meaning)
@@ -117,12 +117,15 @@ def _presence(report: ExpertReport) -> ExpertVerdict:
 
 def _load(report: ExpertReport) -> ExpertVerdict:
     entropy = report.load_entropy
-    ok = bool((entropy >= EVEN_LOAD).all())
-    cap = "less beside dead experts"
-    if report.certified:
-        cap = f"at most {entropy_cap(report.utilisation, report.dead).mean():.3f} with these dead experts"
-    meaning = f"evenness of use over all tokens: 1 is even, {cap}; a higher number would contradict the dead share."
-    return _line(report, "load entropy", entropy, "lowest", ok, "{:.3f}", f"below {EVEN_LOAD:g}", meaning)
+    meaning = (
+        "evenness of use over all tokens: 1 is even, less beside dead experts; a mean above what those leave room for "
+        "would contradict the dead share."
+    )
+    line = _line(report, "load entropy", entropy, "lowest", EVEN_LOAD, "{:.3f}", meaning)
+    if not report.certified:
+        return line
+    most = entropy_cap(report.utilisation, report.dead).mean()
+    return replace(line, status=f"{line.status} · at most {most:.3f} with its dead experts")
 
 
 def _token(report: ExpertReport) -> ExpertVerdict:
@@ -133,7 +136,7 @@ def _token(report: ExpertReport) -> ExpertVerdict:
         return ExpertVerdict(
             "token entropy", f"{entropy.mean():.3f}", False, f"hardly chooses · L{report.layers[worst]}", meaning
         )
-    return _line(report, "token entropy", entropy, "lowest", None, "{:.3f}", "", meaning)
+    return _line(report, "token entropy", entropy, "lowest", None, "{:.3f}", meaning)
 
 
 def _similarity(report: ExpertReport) -> ExpertVerdict:
@@ -141,8 +144,7 @@ def _similarity(report: ExpertReport) -> ExpertVerdict:
     values = report.output_similarity
     if values is None:
         return ExpertVerdict("output similarity", "–", None, "not measured", "scan again to measure it: " + meaning)
-    ok = bool((values <= ALIKE).all())
-    return _line(report, "output similarity", values, "highest", ok, "{:.3f}", f"above {ALIKE:g}", meaning)
+    return _line(report, "output similarity", values, "highest", ALIKE, "{:.3f}", meaning)
 
 
 def _line(
@@ -150,14 +152,17 @@ def _line(
     metric: str,
     values: NDArray[np.float64],
     worst: str,
-    ok: bool | None,
+    limit: float | None,
     form: str,
-    limit: str,
     meaning: str,
 ) -> ExpertVerdict:
-    """Mean over layers; the status names the `worst` ("lowest" or "highest") layer, and the limit it is beyond."""
-    at = int(values.argmin() if worst == "lowest" else values.argmax())
-    place = f"{worst} L{report.layers[at]} {form.format(float(values[at]))}"
-    return ExpertVerdict(
-        metric, form.format(float(values.mean())), ok, f"{limit} · {place}" if ok is False else place, meaning
-    )
+    """Mean over layers; the status names the `worst` ("lowest" or "highest") layer, and how many are beyond `limit`."""
+    lowest = worst == "lowest"
+    at = int(values.argmin() if lowest else values.argmax())
+    status, ok = f"{worst} L{report.layers[at]} {form.format(float(values[at]))}", None
+    if limit is not None:
+        beyond = int(((values < limit) if lowest else (values > limit)).sum())
+        ok = not beyond
+        if beyond:
+            status = f"{beyond} of {len(values)} layers {'below' if lowest else 'above'} {limit:g} · {status}"
+    return ExpertVerdict(metric, form.format(float(values.mean())), ok, status, meaning)

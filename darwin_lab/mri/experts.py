@@ -7,6 +7,7 @@ the texts are long enough to show it. Must not know: models, tensors, torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil, log, log1p
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ PRESENCE = 0.05
 """The card's rule: an expert is dead when it fires in under this share of the samples."""
 TOKENS_PER_EXPERT = 60.0
 """Dead can be certified with more than this many tokens x E/k: the rule of three (3/T) must pass below `DEAD` k/E."""
+LEAST_TEXTS = 59
+"""Below this many texts nothing is certified: an expert in 5 % of texts is missed by all n of them with .95^n."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +120,15 @@ def expert_report(
     mean_p = np.tensordot(share, np.stack([router[p]["mean_p"] for p in probes]).astype(np.float64), 1)
     use = pooled.sum(0) / (top_k * tokens)
     bound = upper_utilisation(pooled, tokens_of, top_k)
-    needed = tokens_needed(experts, top_k)
-    certified = tokens > needed
+    needed, texts, least = tokens_needed(experts, top_k), len(tokens_of), texts_needed(pooled)
+    certified = tokens > needed and texts >= least
     dead = (bound < DEAD / experts) & certified
+    read = f"{tokens:,.0f} tokens in {texts:,} texts read"
+    short = " and ".join(word for word, few in (("tokens", tokens <= needed), ("texts", texts < least)) if few)
     note = (
-        f"dead on these probes: {tokens:,.0f} tokens read, {needed:,.0f} needed"
+        f"dead on these probes: {read}, {needed:,.0f} in {least:,} needed"
         if certified
-        else f"not enough tokens: {tokens:,.0f} read, more than {needed:,.0f} needed to call an expert dead"
+        else f"not enough {short}: {read}, more than {needed:,.0f} in at least {least:,} needed to call an expert dead"
     )
     salient, overall = _saliency(counts, router)
     similarity, sampled = _similarity(router)
@@ -186,22 +191,50 @@ def utilisation(counts: NDArray[Any], lengths: NDArray[Any], top_k: int) -> Floa
     return share
 
 
+def texts_needed(counts: NDArray[Any]) -> int:
+    """Texts from which an expert never chosen can be called dead in every layer, by the text bound of
+    `upper_utilisation`: `LEAST_TEXTS` where experts are used in all texts, more where they keep to some of them."""
+    share = DEAD * float(_typical_presence(np.asarray(counts, dtype=np.float64)).min())
+    return max(LEAST_TEXTS, ceil(log(0.05) / log1p(-share))) if share > 0 else LEAST_TEXTS
+
+
 def upper_utilisation(counts: NDArray[Any], lengths: NDArray[Any], top_k: int) -> Floats:
     """One-sided upper 95 % bound of the utilisation, [texts, M, E] counts and [texts] tokens -> [M, E].
 
-    A token chooses an expert or not, so its chance k u has a Clopper-Pearson bound; tokens of one text are not
-    independent, so counts and tokens are first divided by the design effect (variance between texts over binomial
-    variance, never below 1). An expert never chosen gets the rule of three, 3/T. Ours.
+    The larger of two; both are ours. By tokens: a token chooses an expert or not, so its chance k u has a
+    Clopper-Pearson bound; counts and tokens are first divided by the design effect (variance between texts over
+    binomial variance, never below 1). By texts, since an expert never chosen shows no variance: the Clopper-Pearson
+    bound of the share of texts it is in (1 - .05^(1/n) when in none of n) times its share of the choices there; one
+    never chosen is given an even share, gathered in as few texts as its layer's use typically is. So from
+    `LEAST_TEXTS` on an expert that is in 5 % of texts goes unseen in under 5 % of scans, whatever its share there;
+    one in fewer texts and far more concentrated than its layer can still be missed.
     """
     chosen = np.asarray(counts, dtype=np.float64)
     tokens_of = np.asarray(lengths, dtype=np.float64)
     texts, tokens = len(tokens_of), tokens_of.sum()
-    chance = chosen.sum(0) / tokens
+    total, present = chosen.sum(0), chosen > 0
+    chance = total / tokens
     between = ((chosen - chance * tokens_of[:, None, None]) ** 2).sum(0) * texts / max(texts - 1, 1)
     binomial = tokens * chance * (1 - chance)
     effect = np.maximum(np.divide(between, binomial, out=np.ones_like(between), where=binomial > 0), 1)
-    hits, trials = chosen.sum(0) / effect, tokens / effect
-    bound: Floats = np.minimum(beta.ppf(0.95, hits + 1, np.maximum(trials - hits, 1e-9)), 1.0) / top_k
+    by_tokens = _upper(total / effect, tokens / effect) / top_k
+    even = 1 / (chosen.shape[-1] * np.maximum(_typical_presence(chosen), 1 / texts))
+    there = np.where(total > 0, total / top_k / np.maximum(np.tensordot(tokens_of, present, 1), 1), even[:, None])
+    by_texts = _upper(present.sum(0), np.full(total.shape, float(texts))) * there
+    bound: Floats = np.minimum(np.maximum(by_tokens, by_texts), 1 / top_k)
+    return bound
+
+
+def _typical_presence(chosen: Floats) -> Floats:
+    """[texts, M, E] -> [M] share of the texts that hold the expert of a choice, on average over choices."""
+    total = chosen.sum(0)
+    presence: Floats = (total * (chosen > 0).mean(0)).sum(-1) / np.maximum(total.sum(-1), 1)
+    return presence
+
+
+def _upper(hits: NDArray[Any], trials: Floats) -> Floats:
+    """One-sided upper 95 % Clopper-Pearson bound of a proportion."""
+    bound: Floats = np.minimum(beta.ppf(0.95, hits + 1, np.maximum(trials - hits, 1e-9)), 1.0)
     return bound
 
 

@@ -278,7 +278,8 @@ class _Reader:
         mother = align(
             child.father, child.mother, vocabulary=child.recipe.vocabulary, expert_order=child.recipe.expert_order
         )
-        self._parameters: dict[str, torch.nn.Parameter] = {}
+        self._parameters: dict[str, torch.Tensor] = {}  # and buffers, where checkpoints hold them
+        slots = resident.model.state_dict(keep_vars=True)
         self._pieces: list[tuple[Any, torch.Tensor, int]] = []
         self._columns: dict[str, slice] = {}
         start = 0
@@ -286,7 +287,7 @@ class _Reader:
             place = resident.place(name) if row.component and name in mother.tensors else None
             if place is None:
                 continue
-            self._parameters[place.path] = resident.model.get_parameter(place.path)
+            self._parameters[place.path] = slots[place.path]
             delta = mother.read(name).float() - child.father.read(name).float()
             width = widths.get(name, 1)
             self._pieces.append((place, delta.reshape(width, -1).to(resident.device), width))

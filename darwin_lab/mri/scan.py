@@ -21,6 +21,7 @@ from darwin_lab.mri.gathered import Gathered
 from darwin_lab.mri.keeper import Keeper
 from darwin_lab.mri.measures import (
     Batch,
+    batches_by_length,
     cosine_distance,
     encode_texts,
     group_batches,
@@ -35,6 +36,8 @@ __all__ = ["MEASURES", "Scan", "merged", "scan_model", "scan_probe", "scan_setti
 
 MAX_TOKENS = 512
 """A text is cut to this many tokens."""
+SHARE_OF_ROOM = 0.75
+"""Of the room for states a streamed scan that needs more uses this share."""
 
 
 def scan_settings(max_tokens: int = MAX_TOKENS, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
@@ -104,6 +107,20 @@ def scan_probe(
 def batch_tokens() -> int:
     """Padded tokens of one batch: its plain branch alone fills what a layer computes on at once."""
     return TOKENS_AT_ONCE
+
+
+def room_for(
+    model: Resident, texts: Mapping[str, Sequence[str]], *, halves: bool = False, max_tokens: int = MAX_TOKENS
+) -> int:
+    """Bytes for the states of one pass of a streamed scan: what all texts take, or a share of what there is, so that
+    the scan can go on where somewhat less is free."""
+    padded = 0
+    for probe, lines in texts.items():
+        lengths = [len(ids) for ids in encode_texts(model.tokenizer, lines, probe, max_tokens, model.context_length)]
+        for chosen in batches_by_length(lengths, batch_tokens()):
+            padded += len(chosen) * max(lengths[index] for index in chosen)
+    needed = padded * model.state_bytes_per_token(len(WITH_HALVES if halves else WHOLE))
+    return needed if needed <= model.state_bytes else int(SHARE_OF_ROOM * model.state_bytes)
 
 
 def _scan(
@@ -220,6 +237,8 @@ class _Reading:
                 )
         skip = torch.stack([cosine_distance(swept[0], states, mask) for states in swept[1:]])
         nll, kl = next_token_losses(self.model.logits, swept, ids, mask, divergence=True)
+        if not bool(torch.isfinite(nll).all() and torch.isfinite(kl).all()):
+            raise LabError(_not_finite(self.name, probe, "the output matrix"))
         found = {}
         for place, left_out in enumerate(front.parts):
             rows = slice(place, None, count)
@@ -234,7 +253,11 @@ class _Reading:
     def _require_finite(self, states: torch.Tensor, mask: torch.Tensor, probe: str, what: str) -> None:
         """Raises `LabError` naming the place where the real tokens' activations stop being finite."""
         if not bool(torch.isfinite(states[mask.bool()]).all()):
-            raise LabError(
-                f"{self.name}, probe {probe}: activations stop being finite in {what}; "
-                "look for damaged weights there or scan in float32"
-            )
+            raise LabError(_not_finite(self.name, probe, what))
+
+
+def _not_finite(name: str, probe: str, what: str) -> str:
+    return (
+        f"{name}, probe {probe}: activations stop being finite in {what}; "
+        "look for damaged weights there or scan in float32"
+    )

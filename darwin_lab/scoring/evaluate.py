@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from darwin_lab.engine.resident import Resident
 from darwin_lab.progress import Tick, part, silent
 from darwin_lab.scoring.asking import score_generation
-from darwin_lab.scoring.choice import score_choices
+from darwin_lab.scoring.choice import ChoicePlan, score_choices
 from darwin_lab.scoring.debias import score_letters
 from darwin_lab.scoring.items import Item, by_choice
 from darwin_lab.scoring.kept import Kept
+from darwin_lab.scoring.letters import rotations
 from darwin_lab.scoring.score import Score, join_scores
 
 
@@ -42,3 +43,16 @@ def score_items(
     if written:
         parts.append(score_generation(resident, written, max_new_tokens, tick=part(tick, share, 1.0), keep=keep))
     return join_scores(parts, [item.id for item in items])
+
+
+def cut_prompts(
+    resident: Resident, items: Sequence[Item], *, letters: bool = False, seed: int = 0
+) -> tuple[tuple[str, ...], int]:
+    """Ids of the prompts that `score_items` with `cut` shortens to the model's context, and how many prompts there are:
+    one an item with choices, with `letters` one a showing (its id ends in #0, #1, ...)."""
+    asked = [item for item in items if by_choice(item)]
+    if letters:
+        asked = [showing for item in asked for _, showing in rotations(item, seed)]
+    if not asked:
+        return (), 0
+    return ChoicePlan(asked, resident.tokenizer, cut_to=resident.context_length).cut_ids, len(asked)

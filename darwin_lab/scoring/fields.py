@@ -46,7 +46,8 @@ _LETTER = re.compile(r"^\W*([A-Za-z])\W*$")
 class FieldGuess:
     """How a file is read: its `columns`, the map `fields` (role -> column, or the columns of the choices), how its
     answers name a choice (one of `ANSWERS`, "" for generated answers), the first `rows` as items, how many rows there
-    are, and what is wrong with some of them (`problems`, empty when every row can be read)."""
+    are, what is wrong with some of them (`problems`, empty when every row can be read), and what somebody should check
+    although it can be read (`notes`)."""
 
     columns: tuple[str, ...]
     fields: dict[str, str | list[str]]
@@ -54,6 +55,7 @@ class FieldGuess:
     rows: tuple[Item, ...]
     n: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def guess_fields(path: str | Path, fields: Fields | None = None) -> FieldGuess:
@@ -76,7 +78,9 @@ def guess_fields(path: str | Path, fields: Fields | None = None) -> FieldGuess:
         return FieldGuess(table.columns, chosen, "", (), len(table.rows), tuple(words))
     mapped = _Mapped(table, chosen)
     items, problems = mapped.items(MOST_PROBLEMS)
-    return FieldGuess(table.columns, chosen, mapped.answers, tuple(items[:SHOWN]), len(table.rows), tuple(problems))
+    return FieldGuess(
+        table.columns, chosen, mapped.answers, tuple(items[:SHOWN]), len(table.rows), tuple(problems), mapped.notes
+    )
 
 
 def read_items(path: str | Path, fields: Fields | None = None) -> list[Item]:
@@ -194,7 +198,13 @@ def _checked(fields: Fields, table: Table) -> dict[str, str | list[str]]:
         if not isinstance(column, str) and role != "choices":
             raise LabError(f"{role} takes one column, not {len(column)}; only choices may be several")
     chosen = {role: fields[role] for role in ROLES if role in fields}
-    return {role: column if isinstance(column, str) else list(column) for role, column in chosen.items()}
+    found = {role: column if isinstance(column, str) else list(column) for role, column in chosen.items()}
+    question, choices = found.get("question"), found.get("choices", [])
+    if question in ([choices] if isinstance(choices, str) else choices):
+        raise LabError(
+            f"{table.path}: column {question!r} is both the question and a choice; map one of them to another column"
+        )
+    return found
 
 
 def _plain(name: str) -> str:
@@ -210,7 +220,7 @@ class _Mapped:
     def __init__(self, table: Table, fields: Mapping[str, str | Sequence[str]]) -> None:
         self._table, self._fields = table, fields
         self._choices: list[tuple[list[str], list[str]] | None] = [self._choices_of(row) for row in table.rows]
-        self.answers = self._way() if "choices" in fields else ""
+        self.answers, self.notes = self._way() if "choices" in fields else ("", ())
         answer, choices = fields["answer"], fields.get("choices", ())
         self._shuffled = not isinstance(choices, str) and answer in choices
 
@@ -271,15 +281,21 @@ class _Mapped:
             cells.pop()
         return [_words(cell) for cell in cells], []
 
-    def _way(self) -> str:
-        """The way of naming a choice that reads the most rows; the earlier one of equals."""
+    def _way(self) -> tuple[str, tuple[str, ...]]:
+        """The way of naming a choice that reads the most rows, the earlier one of equals, and a note on a doubt."""
         pairs = [
             (self._cell(row, "answer"), found)
             for row, found in zip(self._table.rows, self._choices, strict=True)
             if found is not None
         ]
         read = {way: sum(_index(answer, *found, way) is not None for answer, found in pairs) for way in ANSWERS}
-        return max(ANSWERS, key=lambda way: read[way])
+        chosen = max(ANSWERS, key=lambda way: read[way])
+        if chosen != "number from 0" or read["number from 0"] < len(pairs) or read["number from 1"] < len(pairs):
+            return chosen, ()
+        return chosen, (
+            f"answers (column {self._fields['answer']}) fit counting from 0 and from 1; they were taken as counted "
+            "from 0: check the first items, and write letters instead if they count from 1",
+        )
 
 
 def _collected(table: Table, make: Callable[[int], Item], most: int) -> tuple[list[Item], list[str]]:

@@ -116,8 +116,13 @@ def _refused(chosen: Entry, error: Exception) -> LabError:
     if isinstance(error, HfHubHTTPError) and code is not None:
         return LabError(f"{where}: the Hub answered {code}; try again later, or use a local file of its items")
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError | HfHubHTTPError | HTTPError | OSError):
+        access = (
+            f"; it is gated: accept its conditions at {chosen.url} and log in with `hf auth login` before"
+            if chosen.gated
+            else ""
+        )
         return LabError(
             f"{where} is not on this machine and the Hub cannot be reached; connect once and ask again, or use a local "
-            "file of its items"
+            f"file of its items{access}"
         )
     raise error

@@ -16,6 +16,7 @@ from typing import Any
 from darwin_lab.errors import LabError
 from darwin_lab.scoring.draws import uniform
 from darwin_lab.scoring.items import Item, make_item
+from darwin_lab.scoring.letters import numbered
 
 Row = Mapping[str, Any]
 _KOREAN = "주어진 {what} 천천히 읽고, {question} 적절한 정답을 {letters} 중에 골라 알파벳 하나로 답하시오."
@@ -122,8 +123,7 @@ def musr(file: str, number: int, row: Row) -> Item:
     """TAUR-Lab/MuSR: narrative, question, choices (a list as text), answer_index."""
     where = f"{file}, row {number + 1}"
     choices = [str(choice) for choice in ast.literal_eval(row["choices"])]
-    listed = "".join(f"{place} - {choice}\n" for place, choice in enumerate(choices, start=1))
-    question = f"{row['narrative']}\n\n{row['question']}\n\n{listed}\nAnswer:"
+    question = f"{row['narrative']}\n\n{row['question']}\n\n{numbered(choices)}"
     return _made(
         where, f"{PurePosixPath(file).stem}-{number}", question, choices, int(row["answer_index"]),
         style="continuation", primary="acc_norm", cluster=f"musr-{_digest(str(row['narrative']))[:12]}",

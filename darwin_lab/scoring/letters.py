@@ -29,12 +29,35 @@ def drawn_order(item_id: str, choices: int, seed: int, number: int) -> Order:
     return tuple(first[turn:] + first[:turn])
 
 
+def has_letters(item: Item) -> bool:
+    """Whether the choices are nothing but letters in order (A, (A) or A.): the options stand in the question itself,
+    and no other order of them can be shown."""
+    choices = item.choices or ()
+    return 0 < len(choices) <= len(ascii_uppercase) and all(
+        choice.strip() in (letter, f"({letter})", f"{letter}.")
+        for letter, choice in zip(ascii_uppercase, choices, strict=False)
+    )
+
+
+def numbered(choices: Sequence[str]) -> str:
+    """The choices under numbers, a line each, and the cue: how MuSR's questions end."""
+    listed = "".join(f"{place} - {choice}\n" for place, choice in enumerate(choices, start=1))
+    return f"{listed}\nAnswer:"
+
+
 def lettered(item: Item, order: Order) -> str:
-    """The question and its choices under letters, a line each. Raises LabError for more choices than letters."""
+    """The question and its choices under letters, a line each; they take the place of a numbered list the question
+    ends with. Raises LabError for more choices than letters."""
     if item.choices is None or len(item.choices) > len(ascii_uppercase):
-        raise LabError(f"item {item.id!r} has no choices that could stand under letters; score its generated answer")
+        raise LabError(
+            f"item {item.id!r} has no choices that could stand under letters; leave it out, or have its text written "
+            "with --extract line"
+        )
+    question, end = item.question, numbered(item.choices)
+    if question.endswith(end):
+        question = question.removesuffix(end).rstrip()
     lines = [f"{letter}. {item.choices[choice]}" for letter, choice in zip(ascii_uppercase, order, strict=False)]
-    return "\n".join([item.question, *lines])
+    return "\n".join([question, *lines])
 
 
 def as_letters(item: Item, order: Order) -> Item:
@@ -49,8 +72,11 @@ def as_letters(item: Item, order: Order) -> Item:
 
 
 def rotations(item: Item, seed: int) -> list[tuple[Order, Item]]:
-    """The item once with every choice under every letter; ids end in #0, #1, ..."""
+    """The item once with every choice under every letter; ids end in #0, #1, ... One whose question holds its letters
+    has one showing, as it is."""
     choices = len(item.choices or ())
+    if has_letters(item):
+        return [(tuple(range(choices)), replace(item, id=f"{item.id}#0"))]
     orders = [drawn_order(item.id, choices, seed, number) for number in range(choices)]
     return [(order, replace(as_letters(item, order), id=f"{item.id}#{number}")) for number, order in enumerate(orders)]
 

@@ -2,9 +2,10 @@
 
 Takes items and calls, gives the turns of a conversation, where writing may end, and the answer in a text. An item says
 how it is read by `meta.extract`; one with choices and extraction "letter" is shown its choices under letters, in the
-order that belongs to the call. Knows nothing about tokenizers or models.
+order that belongs to the call, unless its question shows them already. Knows nothing about tokenizers or models.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -12,13 +13,15 @@ from string import ascii_uppercase
 from darwin_lab.errors import LabError
 from darwin_lab.scoring.extract import extract, normal
 from darwin_lab.scoring.items import Item
-from darwin_lab.scoring.letters import Order, drawn_order, lettered
+from darwin_lab.scoring.letters import Order, drawn_order, has_letters, lettered
 from darwin_lab.scoring.prompt import context_of
 from darwin_lab.scoring.protocols import Answer, Call
 
 NEXT_QUESTION = "\nQuestion:"
 CUES = {"letter": "ANSWER:", "number": "The answer is", "boxed": "\\boxed{"}
 """What asks for the answer where a thought was closed, by extraction."""
+_LAST_CUE = re.compile(r"\n(\w+:)\s*\Z")
+"""A line of its own that asks for the answer, such as "Answer:"."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,14 @@ def golds_of(items: Sequence[Item]) -> list[Answer]:
 
 
 def order_of(item: Item, call: Call, seed: int) -> Order | None:
-    """The order in which the call shows the item's choices; None where it shows none. LabError without choices."""
+    """The order in which the call shows the item's choices, always the same where the question holds their letters;
+    None where it shows none. LabError without choices."""
     if extraction_of(item) != "letter":
         return None
     if item.choices is None:
         raise LabError(f"item {item.id!r} is read by letter, but has no choices; give it choices")
+    if has_letters(item):
+        return tuple(range(len(item.choices)))
     return drawn_order(item.id, len(item.choices), seed, call.showing)
 
 
@@ -73,12 +79,22 @@ def turns_of(item: Item, call: Call, order: Order | None) -> tuple[str, ...]:
     if order is not None:
         letters = ascii_uppercase[: len(order)]
         ending = f'End with a line "ANSWER: LETTER", the letter one of {letters}.'
-        first = f"{item.meta.get('prefix', '')}Question: {lettered(item, order)}\n{ending}\nAnswer:"
+        if has_letters(item):
+            asked, cue = _without_cue(first)
+        else:
+            asked, cue = f"{item.meta.get('prefix', '')}Question: {lettered(item, order)}", "Answer:"
+        first = f"{asked}\n{ending}\n{cue}"
     if not call.disputed:
         return (first,)
     named = [answer if order is None else ascii_uppercase[order.index(int(answer))] for answer in call.disputed]
     others = " and ".join(map(str, named[1:])) or "something else"
     return (first, str(named[0]), f"Other tries at this very question answered {others}. Look at it again.\n\n{first}")
+
+
+def _without_cue(context: str) -> tuple[str, str]:
+    """A context without the line that asks for its answer, and that line."""
+    found = _LAST_CUE.search(context)
+    return (context[: found.start()], found[1]) if found else (context, "Answer:")
 
 
 def plain_text(turns: Sequence[str]) -> str:

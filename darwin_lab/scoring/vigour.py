@@ -25,9 +25,9 @@ class VigourRow:
     """A child against both parents on the n items all three answered.
 
     `child`, `father`, `mother` are accuracies; `minus_father`, `minus_mother` the paired differences with 95 % interval
-    and p. `p` is the larger of the two one-sided questions' p values: how well "ahead of both" is shown (1 when it is
-    not ahead of both); `p_holm` the same after Holm's correction over the benchmarks of the table. `relative` is the
-    gain on the better parent as a share of his accuracy (None when that is 0).
+    and p. `p` is the larger of the p values of two McNemar tests, each two-sided against one parent: how well "ahead of
+    both" is shown (1 when not ahead of both); `p_holm` the same after Holm's correction over the benchmarks of the
+    table. `relative` is the gain on the better parent as a share of his accuracy (None when that is 0).
     """
 
     benchmark: str

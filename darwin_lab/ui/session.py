@@ -18,6 +18,7 @@ from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome, genome_from_json, neutral_genome
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.views import JobView
 
 RunChoice = dict[str, Any]
 """{run: id or None, candidate: index or None}."""
@@ -66,6 +67,11 @@ def genome_at_hand(pair: Pair, data: dict[str, Any] | None) -> Genome:
         except LabError:
             pass
     return neutral_genome("v6", pair.anatomy.layers)
+
+
+def work_of(lab: Lab, *kinds: str) -> JobView | None:
+    """The job of one of these kinds that runs, or else the first that waits; None without one."""
+    return next((job for job in lab.active_jobs() if job.kind in kinds), None)
 
 
 def to_load(genome: Genome, why: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ DEAD_SHARE = Help(
     "The share of a layer's routed experts that are dead: upper 95 % bound of the load (texts as clusters) below "
     ".05 / E.",
     "Father plain, mother hatched. The dotted line marks one half. A parent with too few tokens shows no bar: "
-    "fewer than 60 E / k tokens cannot certify anything.",
+    "fewer than 60 E / k tokens, or than 59 texts, cannot certify anything.",
     "A dead expert still has weights, and merging them drags a live expert of the other parent down. Preserve "
     "keeps the father's expert and his router row where the mother's is dead.",
 )

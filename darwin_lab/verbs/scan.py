@@ -15,7 +15,7 @@ from darwin_lab.errors import LabError
 from darwin_lab.mri.experts import ExpertReport
 from darwin_lab.mri.keeper import Keeper, kept_key
 from darwin_lab.mri.record import Scan
-from darwin_lab.mri.scan import MAX_TOKENS, scan_model, scan_settings
+from darwin_lab.mri.scan import MAX_TOKENS, room_for, scan_model, scan_settings
 from darwin_lab.progress import Tick
 from darwin_lab.verbs.common import Result, probes_for
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     import torch
 
     check_target(arguments.out, overwrite=False)
-    limit = arguments.max_tokens or MAX_TOKENS
+    limit = MAX_TOKENS if arguments.max_tokens is None else arguments.max_tokens
     if limit < 2:
         raise LabError(f"--max-tokens {limit} leaves nothing to predict; give 2 or more")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[arguments.dtype]
@@ -48,7 +48,9 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     folder = arguments.out.parent / f".{arguments.out.name}.partial-{name}"
     if model.streamed:  # texts are grouped by this room, so a scan that goes on keeps the room it began with
         room = (kept_key(folder) or {}).get("room", 0)
-        model.state_bytes = key["room"] = room if 0 < room <= model.state_bytes else model.state_bytes
+        fits = 0 < room <= model.state_bytes
+        key["room"] = room if fits else room_for(model, probes.texts, halves=arguments.halves, max_tokens=limit)
+        model.state_bytes = key["room"]
     keeper = Keeper(folder, key)
     made = scan_model(model, source, probes, tick, max_tokens=limit, halves=arguments.halves, keeper=keeper)
     made.save(arguments.out)

@@ -21,19 +21,29 @@ from darwin_lab.evolution.report import task_table
 from darwin_lab.progress import Tick, part
 from darwin_lab.scoring.asking import asked_of, score_of
 from darwin_lab.scoring.endpoint import Endpoint
-from darwin_lab.scoring.evaluate import score_items
+from darwin_lab.scoring.evaluate import cut_prompts, score_items
 from darwin_lab.scoring.harness import require_harness, run_tasks
-from darwin_lab.scoring.items import Item, items_hash, load_items
+from darwin_lab.scoring.items import Item, items_hash
 from darwin_lab.scoring.kept import Kept
 from darwin_lab.scoring.leaks import Leak, find_leaks
+from darwin_lab.scoring.letters import has_letters
 from darwin_lab.scoring.protocols import Adaptive, Ask, Outcome, adaptive, at_the_same_budget, greedy, majority
-from darwin_lab.scoring.questions import Asking, golds_of
+from darwin_lab.scoring.questions import Asking, extraction_of, golds_of
 from darwin_lab.scoring.score import Score, join_scores
 from darwin_lab.scoring.shots import with_shots
 from darwin_lab.statistics.paired import smallest_gap
 from darwin_lab.verbs.common import Result
-from darwin_lab.verbs.score_items import given_items
-from darwin_lab.verbs.score_words import gap_words, leak_words, protocol_data, protocol_words, score_words
+from darwin_lab.verbs.score_items import given_items, solved_items
+from darwin_lab.verbs.score_words import (
+    cut_words,
+    gap_words,
+    leak_words,
+    margin_words,
+    order_words,
+    protocol_data,
+    protocol_words,
+    score_words,
+)
 
 _WAYS = (
     "protocol",
@@ -64,6 +74,7 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     tick(0.0, gap_words(gaps, items))
     outcomes: list[Outcome] = []
     memory: list[str] = []
+    cut: list[str] = []
     data: dict[str, Any] = {"model": arguments.model or arguments.endpoint_model, **given.data}
     if arguments.endpoint:
         server = _endpoint(arguments)
@@ -80,6 +91,10 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
                 outcomes = _protocol(ask, items, arguments, tick)
                 result = score_of(items, outcomes[0])
             else:
+                if arguments.cut_long:
+                    ids, prompts = cut_prompts(model, items, letters=arguments.letters, seed=arguments.seed)
+                    data["cut"] = {"prompts": prompts, "ids": list(ids)}
+                    cut = [cut_words(ids, prompts)]
                 result = score_items(
                     model, items, arguments.max_new_tokens, tick,
                     cut=arguments.cut_long, letters=arguments.letters, seed=arguments.seed, keep=keep,
@@ -100,9 +115,13 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         gap_words(gaps, items),
         *memory,
         *leak_words(leaks),
+        *cut,
+        *_order_words(arguments, items),
         score_words(result),
         *protocol_words(outcomes, items),
     ]
+    if arguments.endpoint and arguments.protocol == "adaptive" and arguments.gate == "confidence":
+        parts.append(margin_words(outcomes[0]))
     return Result(data, "\n".join(parts))
 
 
@@ -115,11 +134,25 @@ def _items(arguments: argparse.Namespace, items: list[Item]) -> list[Item]:
     if arguments.shots and arguments.shots_from is None:
         raise LabError("--shots needs solved items to draw from; give --shots-from FILE, best of another split")
     if arguments.shots:
-        pool = load_items(arguments.shots_from)
+        pool = solved_items(arguments, items)
         items = with_shots(items, pool, arguments.shots, seed=arguments.shots_seed, same=arguments.same_shots)
-    if arguments.extract:
-        items = [replace(item, meta={"extract": arguments.extract, **item.meta}) for item in items]
-    return items
+    return [_read_by(item, arguments.extract) for item in items] if arguments.protocol else items
+
+
+def _read_by(item: Item, extract: str | None) -> Item:
+    """The item as its written answer is read: its own way, else the one asked for, else by letter where it has
+    choices."""
+    extract = extract or ("letter" if item.choices else None)
+    return replace(item, meta={"extract": extract, **item.meta}) if extract else item
+
+
+def _order_words(arguments: argparse.Namespace, items: Sequence[Item]) -> list[str]:
+    """A line on items that have one order, where others were to be shown."""
+    if not arguments.letters and arguments.protocol not in ("majority", "adaptive"):
+        return []
+    shown = [item for item in items if arguments.letters or extraction_of(item) == "letter"]
+    fixed = sum(has_letters(item) for item in shown)
+    return [order_words(fixed, len(items))] if fixed else []
 
 
 def _check_flags(arguments: argparse.Namespace) -> None:
@@ -159,7 +192,7 @@ def _leaks(arguments: argparse.Namespace, items: Sequence[Item]) -> list[Leak]:
     if arguments.shots_from is None:
         return []
     asked = {item.id for item in items}
-    pool = [item for item in load_items(arguments.shots_from) if item.id not in asked]
+    pool = [item for item in solved_items(arguments, items) if item.id not in asked]
     return find_leaks({"items": items, "shots": pool})
 
 

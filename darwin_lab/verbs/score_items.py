@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from darwin_lab.errors import LabError
-from darwin_lab.lab.benchmarks import SHELL
+from darwin_lab.lab.benching_sets import look_key
 from darwin_lab.lab.home import lab_home
 from darwin_lab.lab.pairs import FAMILY_ITEMS
 from darwin_lab.lab.store import Store
@@ -56,6 +56,22 @@ def given_items(arguments: argparse.Namespace, tick: Tick) -> Given:
     return _of_files(files, fields)
 
 
+def solved_items(arguments: argparse.Namespace, items: Sequence[Item]) -> list[Item]:
+    """What --shots-from holds, read as --items are: the lab's own JSONL as it is, any other table by --fields.
+
+    A row is called by its place in a file of the same name as that of the items: it then gets an id of its own.
+    """
+    path: Path = arguments.shots_from
+    if is_own_file(path):
+        return load_items(path)
+    asked = {item.id: item.question for item in items}
+    found = read_items(path, parse_fields(arguments.fields) if arguments.fields else None)
+    return [
+        item if asked.get(item.id, item.question) == item.question else replace(item, id=f"shot {item.id}")
+        for item in found
+    ]
+
+
 def _of_files(files: Sequence[Path], fields: dict[str, str | list[str]] | None) -> Given:
     items: list[Item] = []
     homes: dict[str, Path] = {}
@@ -70,7 +86,7 @@ def _of_files(files: Sequence[Path], fields: dict[str, str | list[str]] | None) 
             guess = guess_fields(path, fields)
             told = ", ".join(f"{role}={_joined(column)}" for role, column in guess.fields.items())
             how = f"; answers read as {guess.answers}" if guess.answers else ""
-            words.append(f"{path.name}: {told}{how}")
+            words += [f"{path.name}: {told}{how}", *(f"{path.name}: {note}" for note in guess.notes)]
             data[str(path)] = {**guess.fields, "answers": guess.answers}
     return Given(items, {"fields": data} if data else {}, words)
 
@@ -80,8 +96,10 @@ def _of_benchmarks(chosen: Sequence[Entry], arguments: argparse.Namespace, tick:
     home = lab_home()
     items: list[Item] = []
     words, data = [], {}
+    keys = {}
     for one in chosen:
         loaded, revision = hub.load(one, home / "hub", tick)
+        keys[one.name] = look_key(loaded.items[split])
         part = [replace(item, task=one.name) for item in loaded.items[split]]
         if arguments.limit is not None:
             part.sort(key=lambda item: hashlib.sha256(item.cluster.encode()).digest())
@@ -91,17 +109,18 @@ def _of_benchmarks(chosen: Sequence[Entry], arguments: argparse.Namespace, tick:
         data[one.name] = {"repo": one.repo, "revision": revision, "split": split, "licence": one.licence}
     if split == "report":
         for one in chosen:
-            data[one.name]["looks"] = looks = _count_look(home, one.name)
-            words.append(f"report items of {one.name}: look {looks} from this shell")
+            data[one.name]["looks"] = looks = _count_look(home, keys[one.name])
+            words.append(f"report items of {one.name}: look {looks} in this lab")
     most = max(one.max_new_tokens for one in chosen)
     return Given(items, {"sources": data}, words, most)
 
 
-def _count_look(home: Path, name: str) -> int:
+def _count_look(home: Path, key: str) -> int:
+    """Counts where the page does, by what the items are; every look at them so far."""
     store = Store(home)
     try:
-        store.count_note("look", SHELL, name)
-        return int(store.notes("look", SHELL)[name])
+        store.count_note("look", key, "")
+        return int(store.notes("look", key)[""])
     finally:
         store.close()
 

@@ -61,6 +61,25 @@ def protocol_words(outcomes: Sequence[Outcome], items: Sequence[Item]) -> list[s
     return lines
 
 
+def cut_words(ids: Sequence[str], prompts: int) -> str:
+    """What --cut-long did."""
+    first = f"; first {ids[0]}, which lost its beginning" if ids else ""
+    return f"{len(ids)} of {prompts} prompts were cut to the context{first}"
+
+
+def order_words(fixed: int, items: int) -> str:
+    """Why orders of choices do not apply to some items."""
+    return (
+        f"{fixed} of {items} items have their letters in the question, so their options are shown in one order only: "
+        "a model's liking for a letter does not average out there"
+    )
+
+
+def margin_words(outcome: Outcome) -> str:
+    """What the confidence gate does without margins."""
+    return f"an endpoint's replies carry no margin, so the confidence gate sent all {outcome.n} items to stage 2"
+
+
 def score_words(result: Score) -> str:
     """The table of benchmarks."""
     lines = [

@@ -42,6 +42,8 @@ def test_lines_part_blocks_as_semicolons_do_and_a_router_may_be_left_out() -> No
         ("L0-L3 t 1.2", "t is 1.2"),
         ("L0-L3 t nan", "t is nan"),
         ("L0-L3 t high", "t is 'high'"),
+        ("L0-L3 t 0_1", "t is '0_1'"),
+        ("L0-L3 t .5; L0-L3 t .5", "block 2 .*all layers are in earlier blocks already; leave this block out"),
         ("L0-L1 t .5 router B; L2-L3 t .5 router C", "block 2 .*router is 'C'"),
         ("L0-L3 t .5 with love", "'with love' makes no sense"),
         ("all t .5", "'all' is no range of layers"),
@@ -51,6 +53,13 @@ def test_an_error_names_the_part_and_what_to_write(text: str, words: str) -> Non
     with pytest.raises(LabError, match=words) as refused:
         read_blocks(text, 4)
     assert "\n" not in str(refused.value)
+
+
+def test_a_share_of_minus_zero_is_zero() -> None:
+    genome = genome_of_blocks("L0-L3 t -0", 4)
+    assert text_of_blocks(genome, 4) == "L0-L3 t 0"
+    genome = genome.with_genes(block_0=-0.0)
+    assert text_of_blocks(genome, 4) == "L0-L3 t 0"
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.floats(0, 1), st.sampled_from(["A", "B", "blend"])), min_size=1))

@@ -11,7 +11,7 @@ from darwin_lab.mri.record import MEASURES, Scan
 PROBES = ("MATH", "CODE", "NEUTRAL")
 LAYERS = 4
 EXPERTS = 8
-TEXTS = 6
+TEXTS = 20
 
 
 def made_scan(seed=0, *, name="father", tokens=100, moe=True, importance=1.0, nll=2.0):

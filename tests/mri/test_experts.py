@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darwin_lab.merging.prescription import DEAD
-from darwin_lab.mri.experts import expert_report, tokens_needed, upper_utilisation, utilisation
+from darwin_lab.mri.experts import (
+    LEAST_TEXTS,
+    expert_report,
+    texts_needed,
+    tokens_needed,
+    upper_utilisation,
+    utilisation,
+)
 
 EVEN = {"P": {"token_entropy": np.array([1.0]), "mean_p": np.full((1, 4), 0.25)}}
 
@@ -24,30 +31,55 @@ def test_tokens_needed_are_those_of_the_method_sheet():
     assert tokens_needed(256, 8) == pytest.approx(1920)
 
 
-def test_an_expert_never_chosen_is_dead_just_above_the_needed_tokens_and_uncertified_below():
-    needed = tokens_needed(4, 2)
-    for tokens, certified in ((needed * 0.9, False), (needed * 1.05, True)):
-        length = round(tokens / 4)
-        found = report(np.tile([[length, length, 0, 0]], (4, 1, 1)), [length] * 4)
-        assert found.certified is certified
-        if certified:
+def test_an_expert_never_chosen_is_dead_just_above_the_needed_tokens_and_texts_and_uncertified_below():
+    for texts, length, short in ((60, 2.1, ""), (60, 1.9, "tokens"), (58, 40, "texts"), (40, 2, "tokens and texts")):
+        found = report(np.tile([[length, length, 0, 0]], (texts, 1, 1)), [length] * texts)
+        assert found.certified is (not short)
+        if found.certified:
             assert found.dead.tolist() == [[False, False, True, True]]
             assert found.dead_share == pytest.approx([0.5])
-            assert "on these probes" in found.note
+            assert found.note == "dead on these probes: 126 tokens in 60 texts read, 120 in 59 needed"
         else:
             assert not found.dead.any()
             assert np.isnan(found.dead_share).all()
-            assert found.note.startswith("not enough tokens")
+            assert found.note.startswith(f"not enough {short}: {texts * length:,.0f} tokens in {texts} texts read")
             assert "%" not in found.note
             assert found.to_json()["dead_share"] is None
+
+
+def test_one_long_text_certifies_nothing():
+    found = report([[[2000, 2000, 0, 0]]], [2000])
+    assert not found.certified
+    assert "not enough texts: 2,000 tokens in 1 texts read, more than 120 in at least 59 needed" in found.note
+
+
+def test_experts_that_keep_to_some_texts_need_more_texts():
+    gathered = np.zeros((60, 1, 4))
+    gathered[::2, 0, 0], gathered[1::2, 0, 1] = 100, 100
+    assert texts_needed(np.tile([[[50, 50, 0, 0]]], (60, 1, 1))) == LEAST_TEXTS
+    assert texts_needed(gathered) == 119
+    assert report(gathered, [100] * 60, top_k=1).note.startswith("not enough texts")
+    many = report(np.tile(gathered, (2, 1, 1)), [100] * 120, top_k=1)
+    assert many.dead.tolist() == [[False, False, True, True]]
+
+
+@pytest.mark.parametrize(("texts", "length"), [(20, 98), (40, 60), (100, 40)])
+def test_an_expert_that_fires_in_one_text_of_twenty_is_hardly_ever_called_dead(texts, length):
+    rng, experts, top_k, wrong = np.random.default_rng(0), 256, 8, 0
+    for _ in range(100):
+        counts = rng.multinomial(top_k * length, np.full(experts, 1 / experts), size=(texts, 1))
+        counts[:, 0, 0] = rng.binomial(length, 0.25 * (rng.random(texts) < 0.05))
+        found = report(counts, [length] * texts, top_k, {"P": {**EVEN["P"], "mean_p": np.full((1, experts), 0.004)}})
+        wrong += bool(found.dead[0, 0])
+    assert wrong <= 5
 
 
 def test_a_rare_expert_is_not_called_dead_when_its_bound_reaches_the_line():
     tokens, experts, top_k = 2000, 4, 2
     line = DEAD / experts * top_k * tokens
     for chosen, dead in ((line * 1.2, False), (line * 0.9, False), (line * 0.5, True)):
-        per_text = np.tile([[0, 500, 500, round(chosen / 4)]], (4, 1, 1))
-        assert bool(report(per_text, [500] * 4).dead[0, 3]) is dead
+        per_text = np.tile([[0.0, 20, 20, chosen / 100]], (100, 1, 1))
+        assert bool(report(per_text, [20] * 100).dead[0, 3]) is dead
 
 
 def test_uses_that_come_from_one_text_widen_the_bound():

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from darwin_lab.checkpoint.anatomy import read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
+from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.engine.child import Child
 from darwin_lab.engine.resident import Resident
 from darwin_lab.errors import LabError
@@ -21,6 +22,7 @@ from darwin_lab.merging.recipe import Recipe, make_recipe, uniform_recipe
 from darwin_lab.mri.gradient import Gradients, gene_directions, gene_effects, path_integral, require_resident
 from darwin_lab.mri.measures import encode_texts
 from darwin_lab.mri.probes import ProbeSet
+from tests.families import KINDS, write_family_pair
 
 Pair = tuple[Path, Path, Path]
 PROBES = ProbeSet(
@@ -228,3 +230,39 @@ def test_progress_reaches_the_end_and_names_the_probe(dense: Bench) -> None:
     gene_effects(dense.resident, child, PROBES, v6(dense), dense.anatomy, tick=tick)
     assert [fraction for fraction, _ in seen] == sorted(fraction for fraction, _ in seen)
     assert {"MATH", "NEUTRAL"} <= {words.split(":")[1].split(",")[0].strip() for _, words in seen}
+
+
+def written_out(resident: Resident, text: str) -> float:
+    """NLL of a text, token by token."""
+    (ids,) = encode_texts(resident.tokenizer, (text,), "P", 512)
+    with torch.inference_mode():
+        tokens = torch.tensor([ids])
+        logits = resident.logits(resident.hidden(tokens, torch.ones_like(tokens)))[0]
+        return -float(logits.log_softmax(-1)[range(len(ids) - 1), ids[1:]].mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_family_has_slopes_and_those_of_buffers_are_not_lost(kind: str, tmp_path: Path) -> None:
+    father, mother = (open_checkpoint(folder) for folder in write_family_pair(kind, tmp_path)[:2])
+    anatomy, probes = read_anatomy(father), ProbeSet({"P": ("1+2=3. a quiet day",)})
+    resident, genome = Resident.load(father, dtype=torch.float64), neutral_genome("v6", anatomy.layers, transplant=0.0)
+    resident.model.set_experts_implementation("eager")
+    child = Child(father, mother, make_recipe(genome, anatomy))
+    resident.become(child)
+    view = gene_effects(resident, child, probes, genome, anatomy)
+    slopes = dict(zip(view.tensors, view.slopes["P"], strict=True))
+    assert np.isfinite(list(slopes.values())).all()
+    assert sum(slope != 0 for slope in slopes.values()) > len(slopes) // 2
+    assert not any(tensor.requires_grad for tensor in resident.model.state_dict(keep_vars=True).values())
+    assert {slope for name, slope in slopes.items() if name.endswith("e_score_correction_bias")} <= {0.0}
+    scalars = [name for name in slopes if name.endswith("layer_scalar")]
+    assert bool(scalars) is kind.startswith("gemma4")
+    for name in scalars[:2]:
+        slot = resident.slot(name)
+        assert slot is not None
+        delta, now, losses = mother.read(name).double() - father.read(name).double(), slot.clone(), []
+        for step in (0.1, -0.1):
+            slot.copy_(now + step * delta)
+            losses.append(written_out(resident, probes.texts["P"][0]))
+        slot.copy_(now)
+        assert slopes[name] == pytest.approx((losses[0] - losses[1]) / 0.2, rel=0.02, abs=2e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_scans import LAYERS, PROBES, made_anatomy, made_contrast, made_scan, with_dead
+from made_scans import LAYERS, PROBES, TEXTS, made_anatomy, made_contrast, made_scan, with_dead
 
 from darwin_lab.errors import LabError
 from darwin_lab.merging.prescription import Prescription
@@ -145,7 +145,7 @@ def test_a_prescription_counts_the_experts_of_both_parents_each_by_its_own_numbe
 
 
 def test_dead_experts_are_not_preserved_on_too_few_tokens():
-    few = {probe: np.full(6, 13, dtype=np.int32) for probe in PROBES}
+    few = {probe: np.full(TEXTS, 4, dtype=np.int32) for probe in PROBES}
     mother = with_dead(replace(MOTHER, lengths=few), 1, 3)
     father = replace(FATHER, lengths=few)
     assert not mother.expert_report().certified

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_scans import LAYERS, PROBES, made_scan
+from made_scans import LAYERS, PROBES, TEXTS, made_scan
 
 from darwin_lab.errors import LabError
 from darwin_lab.mri.record import MEASURES, Scan, merged, shared_probes
@@ -30,13 +30,13 @@ def same(one, other):
 
 def test_importance_is_weighted_by_the_tokens_of_each_text():
     scan = made_scan()
-    lengths = np.array([11, 31, 21, 21, 21, 21], dtype=np.int32)
+    lengths = np.array([11, 31] + [21] * (TEXTS - 2), dtype=np.int32)
     scan = replace(scan, lengths={**scan.lengths, "MATH": lengths})
     values = scan.per_text["skip"]["MATH"]
     assert scan.importance("skip")["MATH"] == pytest.approx(np.average(values, axis=0, weights=lengths))
     losses = scan.per_text["loss"]["MATH"]
     assert scan.importance("loss")["MATH"] == pytest.approx(np.average(losses, axis=0, weights=lengths - 1))
-    assert scan.tokens["MATH"] == 126
+    assert scan.tokens["MATH"] == 21 * TEXTS
 
 
 def test_the_interval_holds_the_mean_and_an_unknown_measure_or_probe_is_refused():
@@ -116,5 +116,5 @@ def test_json_has_the_promised_shape_and_is_plain():
     assert set(data["importance"]) == set(MEASURES)
     assert set(data["importance"]["skip"]) == set(PROBES)
     assert len(data["importance"]["skip"]["MATH"]) == LAYERS
-    assert data["tokens"]["MATH"] == 600
+    assert data["tokens"]["MATH"] == 100 * TEXTS
     assert data["experts"]["certified"]

@@ -19,6 +19,7 @@ from darwin_lab.mri.measures import in_halves
 from darwin_lab.mri.probes import ProbeSet
 from darwin_lab.mri.record import MEASURES, Scan
 from darwin_lab.mri.scan import scan_model, scan_probe, scan_settings
+from tests.families import write_family_pair
 
 Trio = tuple[Path, Path, Path]
 PROBES = ProbeSet(
@@ -141,4 +142,22 @@ def test_activations_that_overflow_name_the_layer_where_they_start(
     with pytest.raises(
         LabError, match="father, probe MATH: activations stop being finite in layer 2; look for damaged"
     ):
+        scan_model(open_it(source), source, PROBES)
+
+
+@pytest.mark.parametrize("open_it", [Resident.load, Streamed.open], ids=["held", "streamed"])
+def test_logits_that_overflow_name_the_output_matrix(
+    tmp_path: Path, open_it: Callable[..., Resident], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_checkpoint(write_family_pair("llama", tmp_path)[0])
+    read = source.read
+
+    def damaged(name: str) -> torch.Tensor:
+        tensor = read(name).clone()
+        if name == "lm_head.weight":
+            tensor[7] = torch.inf
+        return tensor
+
+    monkeypatch.setattr(source, "read", damaged)
+    with pytest.raises(LabError, match="probe MATH: activations stop being finite in the output matrix; look for"):
         scan_model(open_it(source), source, PROBES)

@@ -94,7 +94,7 @@ def test_experts_made_dead_on_purpose_are_exactly_those_found(planted, tmp_path)
     resident = Resident.load(source)
     rng = np.random.default_rng(0)
     words = list(ALPHABET + "0123456789+=?. ")
-    probes = ProbeSet({"MANY": tuple("".join(rng.choice(words, size=length)) for length in range(20, 60, 2))})
+    probes = ProbeSet({"MANY": tuple("".join(rng.choice(words, size=length)) for length in range(20, 80))})
     with torch.no_grad():
         for layer, experts in planted.items():
             resident.decoder_layers[layer].mlp.router.bias[list(experts)] = -1e4

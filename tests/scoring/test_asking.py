@@ -11,7 +11,7 @@ from darwin_lab.scoring.generation import Prompt, write
 from darwin_lab.scoring.items import Item
 from darwin_lab.scoring.letters import drawn_order
 from darwin_lab.scoring.protocols import Call, adaptive, majority
-from darwin_lab.scoring.questions import Asking, golds_of
+from darwin_lab.scoring.questions import Asking, answer_in, golds_of, order_of, turns_of
 from tests.scoring.models import item, resident
 from tests.scoring.test_generation import Scripted
 
@@ -127,3 +127,26 @@ def test_a_letter_beyond_the_choices_is_no_answer(monkeypatch: pytest.MonkeyPatc
     model = resident()
     monkeypatch.setattr(model, "logits", Scripted([*model.tokenizer.encode("ANSWER: D"), model.tokenizer.eos_token_id]))
     assert asked_of(model, [LETTERED])([Call(0, 0, 0.0)], silent)[0].answer is None
+
+
+@pytest.mark.parametrize(
+    ("question", "meta", "begins", "cue"),
+    [
+        ("Which?\n(A) x\n(B) y", {}, "Question: Which?\n(A) x\n(B) y", "Answer:"),
+        ("Which?\n(A) x\n(B) y", {"style": "continuation"}, "Which?\n(A) x\n(B) y", "Answer:"),
+        ("Which?\n(A) x\n(B) y\n정답: ", {"style": "continuation"}, "Which?\n(A) x\n(B) y", "정답:"),
+        ("Choose one:", {"style": "continuation", "prefix": "shot\n\n"}, "shot\n\nChoose one:", "Answer:"),
+    ],
+)
+def test_a_question_that_holds_its_letters_is_only_asked_for_one(
+    question: str, meta: dict[str, str], begins: str, cue: str
+) -> None:
+    held = item(0, question, ["(A)", "(B)"], 1, extract="letter", **meta)
+    calls = [Call(0, 0, 0.0), Call(0, 3, 0.7, 3)]
+    assert [order_of(held, call, seed) for call in calls for seed in (0, 1)] == [(0, 1)] * 4
+    (asked,) = turns_of(held, calls[0], (0, 1))
+    assert asked == f'{begins}\nEnd with a line "ANSWER: LETTER", the letter one of AB.\n{cue}'
+    assert [answer_in(held, (0, 1), "ANSWER: (B)")] == golds_of([held])
+    disputed = turns_of(held, Call(0, 9, 0.7, 0, (1, 0)), (0, 1))
+    assert disputed[1] == "B"
+    assert disputed[2].startswith("Other tries at this very question answered A.")

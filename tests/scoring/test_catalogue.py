@@ -1,5 +1,7 @@
 """The Hub's benchmarks on rows of their true columns: prompts, right answers, splits, pins, and a Hub that refuses."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from darwin_lab.scoring.catalogue import CATALOGUE, entry
 from darwin_lab.scoring.hub_rows import mutants
 from darwin_lab.scoring.items import Item, by_choice
 from darwin_lab.scoring.prompt import context_of
+from darwin_lab.scoring.protocols import Call
+from darwin_lab.scoring.questions import answer_in, golds_of, order_of, turns_of
 from tests.scoring.fake_hub import FILES, SHA, FakeHub, install
 
 pytest.importorskip("pyarrow")
@@ -156,11 +160,16 @@ def refusals() -> list[tuple[str, Exception, str]]:
         ("arc_easy", RepositoryNotFoundError("x", response=answer(404)), "not on the Hub under that name"),
         ("arc_easy", HfHubHTTPError("x", response=answer(503)), "the Hub answered 503"),
         ("arc_easy", httpx2.ConnectError("no route"), "is not on this machine and the Hub cannot be reached"),
-        ("arc_easy", OfflineModeIsEnabled("x"), "connect once and ask again, or use a local file"),
+        ("arc_easy", OfflineModeIsEnabled("x"), "connect once and ask again, or use a local file of its items$"),
+        (
+            "gpqa_diamond",
+            OfflineModeIsEnabled("x"),
+            r"connect once .* gated: accept its conditions at https://.*hf auth",
+        ),
     ]
 
 
-@pytest.mark.parametrize("case", range(6))
+@pytest.mark.parametrize("case", range(7))
 def test_a_hub_that_refuses_or_is_away_is_one_line_that_says_what_to_do(
     fake: FakeHub, tmp_path: Path, case: int
 ) -> None:
@@ -196,3 +205,37 @@ def test_published_sizes_are_what_the_splits_add_up_to() -> None:
         assert sum(sizes.values()) == sum(chosen.sizes.values()) - chosen.shots and min(sizes.values()) > 0
         assert chosen.licence and chosen.prompt and 0 <= chosen.chance < 1
     assert entry("gpqa_diamond").split_sizes["report"] == 198 and entry("arc_easy").split_sizes["report"] == 2376
+
+
+@pytest.mark.parametrize("name", ["gpqa_diamond", "mmmlu_ko_kr", "click"])
+def test_a_written_letter_is_the_option_the_question_shows_under_it(fake: FakeHub, tmp_path: Path, name: str) -> None:
+    for item in (replace(item, meta={**item.meta, "extract": "letter"}) for item in items_of(name, tmp_path)["report"]):
+        choices = item.choices or ()
+        for showing in (0, 1, 5):
+            call = Call(0, showing, 0.7, showing)
+            order = order_of(item, call, 3)
+            (asked,) = turns_of(item, call, order)
+            body, cue = item.question.rsplit("\n", 1)
+            letters = "ABCDE"[: len(choices)]
+            ending = f'End with a line "ANSWER: LETTER", the letter one of {letters}.'
+            assert asked == f"{body}\n{ending}\n{cue}", "the question as it is, and no second list"
+            right = told(item).strip("()")
+            assert [answer_in(item, order, f"so\nANSWER: {right}")] == golds_of([item]) == [item.answer]
+            assert answer_in(item, order, "ANSWER: Z") is None
+
+
+def test_a_gpqa_answer_found_in_the_prompt_alone_is_right(fake: FakeHub, tmp_path: Path) -> None:
+    for item in (
+        replace(item, meta={**item.meta, "extract": "letter"}) for item in items_of("gpqa_diamond", tmp_path)["report"]
+    ):
+        order = order_of(item, Call(0, 0, 0.0), 0)
+        (asked,) = turns_of(item, Call(0, 0, 0.0), order)
+        (letter,) = re.findall(r"^\W*([A-Z])\W+right rec\d", asked, re.MULTILINE)
+        assert answer_in(item, order, f"ANSWER: {letter}") == item.answer
+
+
+def test_musr_asked_by_letter_lists_its_options_once(fake: FakeHub, tmp_path: Path) -> None:
+    item = items_of("musr_murder_mysteries", tmp_path)["report"][0]
+    item = replace(item, meta={**item.meta, "extract": "letter"})
+    (asked,) = turns_of(item, Call(0, 0, 0.0), order_of(item, Call(0, 0, 0.0), 0))
+    assert (asked.count("Ann"), asked.count("Bob"), asked.count("Answer:")) == (1, 1, 1)

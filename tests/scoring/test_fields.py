@@ -156,11 +156,27 @@ def test_an_id_met_twice_names_both_lines(tmp_path: Path) -> None:
         ({"question": "Question", "choices": "Subject", "answer": "Answer"}, r"mmlu\.csv:2: the choices .* no list"),
         ({"question": "Question", "choices": ["A", "B"], "answer": "Subject"}, r"mmlu\.csv:2: answer 'maths'"),
         ({"question": "Question"}, "no column looks like the answer"),
+        ({"question": "A", "choices": ["A", "B"], "answer": "Answer"}, "column 'A' is both the question and a choice"),
+        ({"question": "Question", "choices": "Question", "answer": "Answer"}, "both the question and a choice"),
     ],
 )
 def test_a_wrong_map_is_a_clear_error(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(LabError, match=words):
         read_items(table(tmp_path / "mmlu.csv", *MMLU), fields)
+
+
+@pytest.mark.parametrize(
+    ("answers", "doubt"), [((1, 1, 2), True), ((0, 1, 2), False), ((1, 2, 3), False), (("A", "B", "C"), False)]
+)
+def test_numbers_that_fit_counting_from_0_and_from_1_are_noted(
+    tmp_path: Path, answers: tuple[int | str, ...], doubt: bool
+) -> None:
+    rows = [{"question": f"q{k}", "options": ["x", "y", "z"], "gold": gold} for k, gold in enumerate(answers)]
+    guess = guess_fields(jsonl(tmp_path / "items.jsonl", *rows))
+    assert (guess.problems, bool(guess.notes)) == ((), doubt)
+    if doubt:
+        assert guess.answers == "number from 0" and guess.rows[0].answer == 1
+        assert "(column gold) fit counting from 0 and from 1; they were taken as counted from 0" in guess.notes[0]
 
 
 @pytest.mark.parametrize("entry", ["question", "question=", "=x="])

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from darwin_lab.errors import LabError
 from darwin_lab.scoring.items import Item
-from darwin_lab.scoring.letters import as_letters, debiased, drawn_order, lettered, rotations
+from darwin_lab.scoring.letters import as_letters, debiased, drawn_order, has_letters, lettered, numbered, rotations
 from tests.scoring.models import item
 
 ITEM = item(0, "which?", ["red", "green", "blue", "grey"], 2)
@@ -51,3 +51,28 @@ def test_a_bias_towards_a_letter_cancels_over_a_round() -> None:
 def test_an_item_without_choices_has_no_letters() -> None:
     with pytest.raises(LabError, match="'w' has no choices"):
         lettered(Item("w", "t", "q", None, "x"), (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("choices", "bare"),
+    [
+        ("A B C", True), ("(A) (B) (C) (D)", True), ("A. B.", True),
+        ("B A", False), ("A C", False), ("a b", False), ("A: B:", False), ("one A", False),
+    ],
+)  # fmt: skip
+def test_bare_letters_in_order_are_told_from_choices_of_their_own(choices: str, bare: bool) -> None:
+    assert has_letters(item(0, "q", choices.split(), 0)) == bare
+    assert not has_letters(Item("w", "t", "q", None, "x"))
+
+
+def test_an_item_that_holds_its_letters_has_one_showing_as_it_is() -> None:
+    held = item(0, "which?\n(A) red\n(B) blue", ["(A)", "(B)"], 1)
+    ((order, shown),) = rotations(held, seed=4)
+    assert order == (0, 1)
+    assert (shown.id, shown.question, shown.choices, shown.answer) == ("i0#0", held.question, held.choices, 1)
+
+
+def test_choices_under_letters_take_the_place_of_the_numbered_list_a_question_ends_with() -> None:
+    listed = item(0, f"who?\n\n{numbered(['Ann', 'Bob'])}", ["Ann", "Bob"], 0)
+    assert listed.question == "who?\n\n1 - Ann\n2 - Bob\n\nAnswer:"
+    assert lettered(listed, (1, 0)) == "who?\nA. Bob\nB. Ann"

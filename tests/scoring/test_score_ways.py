@@ -87,7 +87,7 @@ def test_a_served_model_is_scored_with_the_same_records(capsys, tmp_path: Path, 
     with serving(knows) as served:
         code, out, err = run(
             capsys, "score", "--endpoint", served.url, "--endpoint-model", "org/child", "--items", questions, "--chat",
-            "--samples", tmp_path / "rows", "--json",
+            "--extract", "line", "--samples", tmp_path / "rows", "--json",
         )  # fmt: skip
     assert (code, err) == (0, "")
     data = json.loads(out)
@@ -158,3 +158,106 @@ def test_a_prompt_too_long_or_in_another_language_names_its_item(
     path.write_text(json.dumps({"id": "x", "task": "T", "question": question, "choices": ["a", "b"], "answer": 0}))
     assert main(["score", str(model), "--items", str(path), "--stream", stream]) == 2
     assert message in capsys.readouterr().err
+
+
+def choosing(number: int, path: str, payload: dict[str, Any]) -> Answer:
+    """A model that knows that the answer to "what is N" is N - 2 or N - 1, and finds its letter in the prompt."""
+    asked = payload["prompt"]
+    wanted = "2" if "what is 2" in asked else "3"
+    return said(path, next(f"ANSWER: {line[0]}" for line in asked.split("\n") if line[1:] == f". {wanted}"))
+
+
+def of_choices(path: Path, *more: dict[str, Any]) -> Path:
+    """Two items whose right choices are 2 and 3, and what else is given."""
+    made = [
+        {"id": f"c{n}", "task": "T", "question": f"what is {n}", "choices": ["2", "3"], "answer": n - 2} for n in (2, 3)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*made, *more]))
+    return path
+
+
+def test_choices_that_are_to_be_written_are_shown_and_read_by_letter(capsys, tmp_path: Path) -> None:
+    items = of_choices(tmp_path / "items.jsonl")
+    with serving(choosing) as served:
+        asked = ("score", "child", "--endpoint", served.url, "--items", items, "--json")
+        bench = json.loads(run(capsys, *asked)[1])["benchmarks"]["T"]
+        prompts = [payload["prompt"] for _, payload in served.requests]
+        assert (bench["acc"], bench["invalid"], bench["chance"]) == (1.0, 0, 0.5)
+        assert all("A. " in prompt and "ANSWER: LETTER" in prompt for prompt in prompts)
+        run(capsys, *asked, "--extract", "line")
+        assert served.requests[-1][1]["prompt"] in ("Question: what is 2\nAnswer:", "Question: what is 3\nAnswer:")
+
+
+def test_an_items_own_extraction_stays_and_a_written_item_is_read_by_line(capsys, tmp_path: Path) -> None:
+    own = {"id": "own", "task": "O", "question": "what is 2", "choices": ["2", "3"], "answer": 0}
+    items = of_choices(
+        tmp_path / "items.jsonl", {**own, "meta": {"extract": "number"}},
+        {"id": "plain", "task": "P", "question": "what is it", "answer": "two"},
+    )  # fmt: skip
+
+    def answers(number: int, path: str, payload: dict[str, Any]) -> Answer:
+        if "LETTER" in payload["prompt"]:
+            return choosing(number, path, payload)
+        return said(path, "two" if "what is it" in payload["prompt"] else "it is 2.0")
+
+    with serving(answers) as served:
+        out = run(capsys, "score", "child", "--endpoint", served.url, "--items", items, "--json")[1]
+    assert [bench["acc"] for bench in json.loads(out)["benchmarks"].values()] == [1.0, 1.0, 1.0]
+
+
+def test_adaptive_over_an_endpoint_says_what_its_gate_does_without_margins(capsys, tmp_path: Path) -> None:
+    items = of_choices(tmp_path / "items.jsonl")
+    sentence = "an endpoint's replies carry no margin, so the confidence gate sent all 2 items to stage 2"
+    with serving(choosing) as served:
+        asked = ("score", "child", "--endpoint", served.url, "--items", items, "--protocol")
+        out = run(capsys, *asked, "adaptive")[1]
+        assert "stage 2 samples: 2 items" in out
+        assert out.count(sentence) == 1
+        for other in (("adaptive", "--gate", "oracle"), ("greedy",)):
+            assert "no margin" not in run(capsys, *asked, *other)[1]
+
+
+HELD = {"id": "held", "task": "H", "question": "which?\n(A) red\n(B) blue", "choices": ["(A)", "(B)"], "answer": 1}
+ONE_ORDER = "1 of 3 items have their letters in the question, so their options are shown in one order only"
+
+
+def test_items_whose_order_cannot_be_changed_are_named_where_orders_are_asked_for(capsys, tmp_path: Path) -> None:
+    items = of_choices(tmp_path / "items.jsonl", HELD)
+    assert ONE_ORDER in run(capsys, "score", "family:father", "--items", items, "--letters")[1]
+    assert "one order only" not in run(capsys, "score", "family:father", "--items", items)[1]
+    with serving(lambda number, path, payload: said(path, "ANSWER: B")) as served:
+        asked = ("score", "child", "--endpoint", served.url, "--items", items, "--protocol")
+        for how in (("majority", "--k", 2), ("adaptive",)):
+            assert ONE_ORDER in run(capsys, *asked, *how)[1]
+        for how in (("greedy",), ("majority", "--k", 2, "--extract", "line")):
+            code, out, _ = run(capsys, *asked, *how)
+            assert code == 0
+            assert "one order only" not in out
+
+
+def test_letters_of_an_item_that_holds_them_are_scored_as_they_stand(capsys, tmp_path: Path) -> None:
+    items = of_choices(tmp_path / "items.jsonl", HELD)
+    found = {}
+    for how in ((), ("--letters",)):
+        run(capsys, "score", "family:father", "--items", items, *how, "--samples", tmp_path / "rows")
+        found[how] = rows(tmp_path / "rows")[2]
+    plain, letters = found.values()
+    assert letters["prediction"] == plain["prediction"]
+    first, second = ([value - row["loglik"][0] for value in row["loglik"]] for row in (plain, letters))
+    assert first == pytest.approx(second, abs=1e-4)
+
+
+@pytest.mark.parametrize(("how", "cut", "prompts"), [((), ["long"], 3), (("--letters",), ["long#0", "long#1"], 6)])
+def test_prompts_that_were_cut_are_counted_and_named(
+    capsys, tmp_path: Path, how: tuple[str, ...], cut: list[str], prompts: int
+) -> None:
+    model = "family:father"
+    long = {"id": "long", "task": "L", "question": "many " * 1100, "choices": ["two", "three"], "answer": 0}
+    asked = ("score", model, "--items", of_choices(tmp_path / "items.jsonl", long), *how, "--cut-long")
+    data = json.loads(run(capsys, *asked, "--json")[1])
+    assert data["cut"] == {"prompts": prompts, "ids": cut}
+    out = run(capsys, *asked)[1]
+    assert f"{len(cut)} of {prompts} prompts were cut to the context; first {cut[0]}" in out
+    short = ("score", model, "--items", of_choices(tmp_path / "items.jsonl"))
+    assert "0 of 2 prompts were cut to the context\n" in run(capsys, *short, "--cut-long")[1]
+    assert "cut to the context" not in run(capsys, *short)[1]

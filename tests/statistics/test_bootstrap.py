@@ -59,6 +59,17 @@ def test_noise_alone_seldom_shows_a_cell_anywhere_on_the_map() -> None:
     assert np.mean(shown) < 0.13
 
 
+@pytest.mark.parametrize("texts", [8, 24])
+def test_texts_that_count_unevenly_show_no_more_noise(texts: int) -> None:
+    shown = []
+    for seed in range(120):
+        maps = noise(seed, texts=texts, layers=12)
+        rng = np.random.default_rng(seed + 1000)
+        weights = {name: rng.integers(20, 200, texts).astype(float) for name in maps}
+        shown.append(max_t_threshold(maps, weights, draws=200).different.any())
+    assert np.mean(shown) < 0.08
+
+
 def test_a_real_difference_is_found_in_its_cell_and_nowhere_else() -> None:
     maps = noise(5)
     maps["probe 2"][:, 3] += 2.0

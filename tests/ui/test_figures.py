@@ -41,6 +41,19 @@ def test_probe_map_draws_the_scan_and_leaves_unread_probes_blank():
     assert [row[:3] for row in chart.rows] == [("MATH", "L0", 0.1), ("MATH", "L1", 0.2), ("MATH", "L2", 0.3)]
 
 
+def test_cells_below_zero_are_marked_and_counted_from_this_parents_own_values():
+    def drawn(values):
+        return probe_map(
+            {"MATH": values}, probes=["CODE", "MATH"], layers=3, measure="loss", who="father", ends=(-9.0, 1.0)
+        )
+
+    chart = drawn([0.1, -0.25, -0.5])
+    marks = trace(chart, "below zero")
+    assert list(zip(marks.x, marks.y, marks.text, strict=True)) == [(1, "MATH", "−"), (2, "MATH", "−")]
+    assert "2 cells below zero, marked − and coloured as zero (lowest −0.5)" in chart.note
+    assert "below zero" not in drawn([0.1, 0.2, 0.3]).note
+
+
 def test_probe_map_without_a_scan_says_what_to_do():
     chart = probe_map({}, probes=["MATH"], layers=3, measure="skip", who="mother")
     assert chart.figure is None

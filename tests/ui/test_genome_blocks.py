@@ -51,7 +51,10 @@ def test_the_published_recipe_is_drawn_block_by_block():
     spans = [(block.first, block.last) for block in blocks]
     chart = block_recipe(spans, [b.t for b in blocks], [b.router for b in blocks], layers=40, golden=[38])
     assert list(chart.figure.data[0].z[0]) == [0.5988] * 38 + [0.9, 0.5336]
-    assert [words.split("<br>")[0] for words in chart.figure.data[1].text] == ["t 0.5988", ".90", ".53"]
+    assert [words.split("<br>")[0] for words in chart.figure.data[1].text] == [".60", ".90", ".53"]
+    assert chart.note.endswith("A father, B mother")
+    blended = block_recipe([(0, 1), (2, 3)], [0.25, 0.5], ["A", "blend"], layers=4)
+    assert list(blended.figure.data[1].text) == ["t 0.25<br>router A (father)", "t 0.5<br>router blended"]
     assert [row[3] for row in chart.rows] == ["B", "B", "A"]
     assert len(chart.figure.layout.shapes) == 2
     assert [note.x for note in chart.figure.layout.annotations] == [38]

@@ -46,7 +46,13 @@ def test_the_planted_layer_is_hatched_and_labelled_and_no_other(lab, pair, genom
     chart = health_views.bar_chart(mending.before, health_views.ALL)
     child = chart.figure.data[0]
     assert [layer for layer, shape in enumerate(child.marker.pattern.shape) if shape] == [PLANTED]
-    assert list(chart.figure.data[-1].text) == [f"L{PLANTED}<br>interference"]
+    named = ", ".join(dict.fromkeys(row.probe for row in mending.before.rows if row.interference))
+    assert list(chart.figure.data[-1].text) == [f"L{PLANTED}<br>interference<br>(on {named})"]
+    assert f"L{PLANTED} interference (on {named})" in chart.note
+    assert f"L{PLANTED} interference (on {named})" in health_views.flag_words(mending.before)
+    assert health_views.flag_words(mending.after) == ""
+    one = health_views.bar_chart(mending.before, named.split(", ")[0])
+    assert list(one.figure.data[-1].text) == [f"L{PLANTED}<br>interference"]
     assert f"L{PLANTED}" in mending.before.sentence
 
 
@@ -60,7 +66,8 @@ def test_one_click_mends_and_both_checks_stand_side_by_side(lab, pair, genome, m
     assert row["cells"][0] == f"L{PLANTED}"
     assert row["cells"][2] == pytest.approx(0.5)
     assert row["cells"][3] == mending.layers[0].after
-    assert (row["cells"][4], row["cells"][5]) == ("interference", "—")
+    assert row["cells"][4].startswith("interference (on ")
+    assert row["cells"][5] == "—"
     assert [row["id"] for row in health_views.mended_losses(mending)["rows"]] == list(PROBES.names)
 
 
@@ -127,6 +134,44 @@ def test_the_losses_beside_both_parents_carry_their_intervals(mending):
         gaps = [getattr(row, field) for row in mending.before.nll]
         assert list(trace.x) == [gap[0] for gap in gaps]
         assert list(trace.error_x.array) == pytest.approx([gap[2] - gap[0] for gap in gaps])
+
+
+@pytest.mark.parametrize(
+    ("father", "mother", "said"),
+    [
+        ((1.0, 0.5, 1.5), (1.0, 0.5, 1.5), "worse than both"),
+        ((1.0, 0.5, 1.5), (-1.0, -1.5, -0.5), "between the parents"),
+        ((1.0, 0.5, 1.5), (0.0, -0.1, 0.1), "worse than the father, not shown worse than the mother"),
+        ((0.0, -0.1, 0.1), (-1.0, -1.5, -0.5), "better than the mother"),
+        ((-1.0, -1.5, -0.5), (-1.0, -1.5, -0.5), "better than both"),
+        ((0.0, -0.1, 0.1), (0.0, -0.1, 0.1), "not shown worse than either"),
+        ((1.0, float("nan"), float("nan")), (0.0, -0.1, 0.1), "one text: no interval"),
+    ],
+)
+def test_a_probe_says_where_the_child_lies_beside_its_parents(mending, father, mother, said):
+    row = replace(mending.before.nll[0], child_minus_father=father, child_minus_mother=mother)
+    assert health_views.loss_words(row, 0.0) == said
+
+
+def test_a_probe_read_worse_than_by_guessing_is_marked_where_the_vocabulary_is_known(mending):
+    told = replace(mending.before, nll=(replace(mending.before.nll[0], child=6.0, lost=False),))
+    for size, guessed in ((None, False), (256, True), (1000, False)):
+        (row,) = health_views.loss_table(told, size)["rows"]
+        assert ("guessing a token" in row["cells"][-1]["words"]) == guessed
+        assert (row["cells"][-1]["tone"] == "bad") == guessed
+
+
+def test_what_was_tried_in_vain_is_said_and_no_genome_is_offered(mending):
+    vain = replace(mending, layers=(replace(mending.layers[0], outcome="not cleared", after=None),), genome=None)
+
+    def move(tried):
+        return health_views.advice_table(mending.before, tried)["rows"][0]["cells"][1]["words"]
+
+    assert "already tried: does not clear" in move(vain)
+    assert "tried" not in move(mending)
+    assert "tried" not in move(None)
+    assert not health.shown_mending(vain)[-1].visible
+    assert health.shown_mending(mending)[-1].visible
 
 
 def test_golden_layers_say_whether_the_mothers_skill_arrived(mending):

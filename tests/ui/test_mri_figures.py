@@ -132,6 +132,12 @@ def test_a_map_of_differences_says_how_far_a_cell_must_go_to_be_told_apart():
     assert "told apart beyond" in chart.figure.data[0].hovertemplate
 
 
+def test_a_threshold_of_few_texts_is_called_strict_and_that_of_many_is_not():
+    notes = [advantage_map(np.ones((4, 12)), probes=list("ABCD"), threshold=found).note for found in (3.9, 12.4)]
+    assert "texts" not in notes[0]
+    assert "only beyond 12.4 standard errors (about 3.3 with many), so real differences may go unmarked" in notes[1]
+
+
 def test_parents_that_agree_everywhere_are_told_so_in_words():
     chart = advantage_map(np.zeros((2, 3)), probes=["MATH", "CODE"], different=np.zeros((2, 3), bool))
     assert chart.note.startswith("no difference")

@@ -64,7 +64,7 @@ def blank(scans: dict[str, Scan], half: str, layer: int) -> dict[str, Scan]:
 
 
 @pytest.mark.parametrize("measure", ["load", "saliency"])
-@pytest.mark.parametrize("order", ["number", "load"])
+@pytest.mark.parametrize("order", ["index", "load"])
 def test_the_largest_expert_map_is_under_half_a_megabyte_on_the_wire(big, measure, order):
     drawn = experts.expert_charts(big, order, measure)
     assert [chart.figure.data[0].z.shape for chart in drawn] == [(EXPERTS, LAYERS)] * 3
@@ -80,7 +80,7 @@ def test_a_click_into_the_largest_model_answers_with_little(big):
 
 
 def test_expert_maps_of_one_probe_show_that_probe_and_share_one_colour_range(big):
-    drawn = experts.expert_charts(big, "number", "saliency", "CODE")
+    drawn = experts.expert_charts(big, "index", "saliency", "CODE")
     assert "CODE: 4,000 tokens" in drawn[0].note
     assert "on all probes" in drawn[0].note
     heats = [chart.figure.data[0] for chart in drawn[:2]]
@@ -88,7 +88,7 @@ def test_expert_maps_of_one_probe_show_that_probe_and_share_one_colour_range(big
 
 
 def test_the_switch_hides_cards_without_forgetting_them(big):
-    told = [json.loads(one) for one in views.shown_charts(experts.expert_charts(big, "number"), "mother")]
+    told = [json.loads(one) for one in views.shown_charts(experts.expert_charts(big, "index"), "mother")]
     assert [one["hidden"] for one in told] == [True, False, True]
     assert all(one["figure"] for one in told)
 
@@ -111,7 +111,7 @@ def test_the_health_table_names_the_layer_with_the_dead_experts():
 
 def test_scans_without_saliency_and_similarity_say_so_instead_of_drawing():
     old = {"father": made_scan(), "mother": made_scan(1, name="mother")}
-    assert "without saliency" in experts.expert_charts(old, "number", "saliency")[0].empty
+    assert "without saliency" in experts.expert_charts(old, "index", "saliency")[0].empty
     assert "Scan the pair again" in experts.similarity_chart(old).empty
     assert experts.entropy_chart(old).figure is not None
     row = next(row["cells"] for row in experts.health_table(old)["rows"] if row["id"] == "output similarity")
@@ -119,7 +119,7 @@ def test_scans_without_saliency_and_similarity_say_so_instead_of_drawing():
 
 
 def test_too_few_tokens_certify_nothing_and_the_chart_says_how_many_are_missing():
-    short = {"father": made_scan(tokens=8), "mother": made_scan(1, name="mother", tokens=1000)}
+    short = {"father": made_scan(tokens=4), "mother": made_scan(1, name="mother", tokens=1000)}
     assert "not enough tokens" in experts.dead_chart(short).note
     assert "needed" in experts.dead_chart(short).note
     assert [bar.name for bar in experts.dead_chart(short).figure.data] == ["Mother"]

@@ -104,7 +104,7 @@ def test_fingerprints_are_blank_until_the_weights_were_read(small: Look) -> None
 
 def test_a_scan_that_does_not_fit_in_memory_is_offered_streamed() -> None:
     told = parents_views.scan_html(MemoryChoice("auto", True, 62 * 10**9, 12 * 10**9))
-    assert "Streamed, one layer in memory at a time: held whole, a model takes 62.0 GB, 12.0 GB are free." in told
+    assert "Streamed, one layer in memory at a time: held whole, a model takes 62.0 GB of weights, 12.0" in told
     assert "has not been started" in told
 
 

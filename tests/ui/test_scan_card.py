@@ -215,4 +215,4 @@ def test_the_largest_difference_is_named_with_the_side_it_favours(lab: Lab, pair
 
 def test_figures_of_memory_are_words_people_use() -> None:
     told = views.memory_words(MemoryChoice("auto", True, 188_400_000_000, 21_200_000_000))
-    assert "held whole, a model takes 188.4 GB, 21.2 GB are free" in told
+    assert "held whole, a model takes 188.4 GB of weights, 21.2 GB are free" in told

@@ -8,6 +8,7 @@ import pytest
 from darwin_lab.evolution.trial import Against, Arm, Trial
 from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.lab.lab import Lab
+from darwin_lab.lab.views import JobView
 from darwin_lab.mri.gradient import GeneEffect, Gradients, PathRow
 from darwin_lab.ui.tabs import gradient_card, trial_card
 from tests.ui.test_tabs import write_measures
@@ -117,16 +118,45 @@ def test_the_gradient_card_waits_then_shows_the_genome_at_hand_and_not_another(l
 
 
 def test_a_gene_cell_is_the_slope_times_a_tenth_and_uncertain_ones_lie_under_a_veil():
-    chart = gradient_card.slope_chart(view())
-    assert chart.rows[0][:3] == ("global_ratio", "MATH", pytest.approx(-0.04))
+    chart = gradient_card.slope_chart(view(), {"global_ratio": "whole model"})
+    assert chart.rows[0][:3] == ("whole model", "MATH", pytest.approx(-0.04))
     veil = chart.figure.data[1].z
     assert [[cell != cell for cell in row] for row in veil.tolist()] == [[True, False], [True, False]]
     assert "2 of 4 intervals" in chart.note
 
 
 def test_what_the_gradient_view_leaves_out_is_said():
-    assert "no lerp" in gradient_card.view_words(replace(view(), exact=False))
-    assert "attn_ratio (3)" in gradient_card.view_words(replace(view(), jumps={"attn_ratio": 3}))
+    assert "no lerp" in gradient_card.view_words(replace(view(), exact=False), {})
+    jumping = replace(view(), jumps={"attn_ratio": 3})
+    assert "attention (3)" in gradient_card.view_words(jumping, {"attn_ratio": "attention"})
+
+
+def test_a_row_of_slopes_is_named_as_in_the_editor_and_no_two_alike(pair):
+    names = gradient_card.labels_of(neutral_genome("v6", pair.anatomy.layers).layout_of(pair.anatomy.layers))
+    assert (names["global_ratio"], names["attn_ratio"]) == ("whole model", "attention")
+    assert names["block_0"].startswith("L0")
+    assert len(set(names.values())) == len(names)
+
+
+def test_the_probes_that_slopes_explain_are_told_from_those_they_do_not():
+    rows = (PathRow("MATH", 0.30, 0.32, 0.0, 0.9, 1.0), PathRow("CODE", 0.1, 0.4, 0.0, 0.9, 1.0))
+    assert gradient_card.explained_words(rows).endswith("difference on MATH; not on CODE.")
+    assert gradient_card.explained_words(rows[:1]).endswith("on MATH: on every probe.")
+    assert "On no probe" in gradient_card.explained_words(rows[1:])
+
+
+@pytest.mark.parametrize(("state", "told"), [("queued", "aiting for its turn"), ("running", "nder way")])
+def test_a_card_at_work_says_only_that(lab, pair, monkeypatch, state, told):
+    busy = [JobView("1", "trial", "Trial", state), JobView("2", "gradients", "Gradients", state)]
+    monkeypatch.setattr(lab, "active_jobs", lambda: busy)
+    monkeypatch.setattr(lab.trials, "trial", lambda pair: None)
+    monkeypatch.setattr(lab.trials, "gradients", lambda pair, genome: None)
+    for said, _, _, button in (trial_card.shown(lab, pair.key), gradient_card.shown(lab, pair.key, None)):
+        assert told in button.value
+        assert not button.interactive
+        assert "Not tried" not in said
+        assert "Press" not in said
+        assert ("waiting for its turn" in said) == (state == "queued")
 
 
 def test_the_way_between_the_parents_shows_its_residual():

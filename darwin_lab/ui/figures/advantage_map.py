@@ -7,6 +7,7 @@ chance; gives a `Chart`. Cells inside the noise lie under a grey veil; told-apar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 import plotly.graph_objects as go
@@ -24,6 +25,8 @@ from darwin_lab.ui.figures.style import (
 )
 
 PARENTS = ("father", "mother")
+STRICT = 1.5
+"""A threshold this many times that of many texts hides real differences: plain maps of about 20 texts and fewer."""
 
 
 def advantage_map(
@@ -101,6 +104,7 @@ def advantage_map(
     figure.update_xaxes(**layer_ticks(layers))
     figure.update_yaxes(autorange="reversed", title=None, showgrid=False)
     note = f"{one} − {other}, {unit} · {told_apart} of {z.size} cells told apart (max-T 95 %)"
+    note += _strict(threshold, z.size)
     if not z.any():
         note = f"no difference: {one} and {other} agree in every one of {z.size} cells"
     rows: list[tuple[Cell, ...]] = [
@@ -118,3 +122,14 @@ def advantage_map(
     alt = f"Advantage map, {count} probes by {layers} layers; {told_apart} cells are told apart from chance."
     columns = ("probe", "layer", f"{one} − {other} ({unit})", "told apart beyond ±", "told apart", "leans to")
     return Chart(figure, note, columns, tuple(rows), alt, height=map_height(count))
+
+
+def _strict(threshold: float | None, cells: int) -> str:
+    """What the caption adds where the texts are too few for a fair threshold: many would need about Bonferroni's."""
+    usual = NormalDist().inv_cdf(1 - 0.05 / (2 * cells))
+    if threshold is None or threshold <= STRICT * usual:
+        return ""
+    return (
+        f" · few or uneven texts: a cell is told apart only beyond {threshold:.1f} standard errors (about {usual:.1f} "
+        "with many), so real differences may go unmarked"
+    )

@@ -15,7 +15,8 @@ from darwin_lab.ui.figures.style import Cell, Chart, frame, layer_ticks
 
 SAID = {"A": "router A (father)", "B": "router B (mother)", "blend": "router blended"}
 NARROW = 0.12
-"""A block under this part of the width says its share and its router's letter alone."""
+"""Where a block is under this part of the width, all say their share in two digits and their router's letter alone."""
+SHORT = {"A": "A", "B": "B", "blend": "A+B"}
 
 
 def block_recipe(
@@ -48,15 +49,17 @@ def block_recipe(
             hovertemplate="<b>%{customdata[0]}</b> mother's share %{z:.4f}, %{customdata[1]}<extra></extra>",
         )
     )
-    wide = [(last - first + 1) / layers > NARROW for first, last, *_ in blocks]
+    wide = all((last - first + 1) / layers > NARROW for first, last, *_ in blocks)
     figure.add_trace(
         go.Scatter(
             x=[(first + last) / 2 for first, last, *_ in blocks],
             y=["recipe"] * len(blocks),
             mode="text",
             text=[
-                f"t {value:.4g}<br>{SAID[router]}" if room else f"{value:.2f}".removeprefix("0") + f"<br>{router[0]}"
-                for (_, _, value, router, _), room in zip(blocks, wide, strict=True)
+                f"t {value:.4g}<br>{SAID[router]}"
+                if wide
+                else f"{value:.2f}".removeprefix("0") + f"<br>{SHORT[router]}"
+                for _, _, value, router, _ in blocks
             ],
             textfont={"size": 13, "color": [ink_on(share_colour(value)) for _, _, value, *_ in blocks]},
             hoverinfo="skip",
@@ -80,4 +83,5 @@ def block_recipe(
         for (first, last), value, router in zip(spans, shares, routers, strict=True)
     ]
     note = f"{len(spans)} blocks over {layers} layers" + (" · ★ golden layers" if golden else "")
+    note += "" if wide else " · letter: whose router rows, A father, B mother"
     return Chart(figure, note, ("first", "last", "mother's share", "router"), tuple(rows), f"The recipe: {note}.")

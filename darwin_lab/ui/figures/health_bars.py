@@ -94,4 +94,5 @@ SPELLED = 3
 
 
 def _label(layer: int, why: str, count: int) -> str:
+    why = why.replace(" (", "<br>(")
     return f"L{layer}<br>{why}" if count <= SPELLED else f"L{layer}" if count <= 4 * SPELLED else ""

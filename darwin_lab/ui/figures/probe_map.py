@@ -1,7 +1,7 @@
 """Importance of every layer for every probe, as a heat map: layers across, probes down.
 
 Takes one importance profile a probe; gives a `Chart`. Probes not measured yet stay blank rows, so the map fills in
-place while a scan runs.
+place while a scan runs. A cell below zero, a layer whose loss is a gain, has the colour of zero and a minus sign.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def probe_map(
     for row, probe in enumerate(probes):
         if probe in importance:
             z[row] = importance[probe]
-    low, high = ends or (float(np.nanmin(z)), float(np.nanmax(z)))
+    high = ends[1] if ends else float(np.nanmax(z))
     kinds = list(kinds) if len(kinds) == layers else [""] * layers
     told = [
         [_hover(probe, layer, kind, interval, tokens, texts) for layer, kind in enumerate(kinds)] for probe in probes
@@ -84,12 +84,29 @@ def probe_map(
             colorbar=colour_bar_below(unit),
         )
     )
+    under = np.argwhere(z < 0)
+    if len(under):
+        figure.add_trace(
+            go.Scatter(
+                x=under[:, 1].tolist(),
+                y=[probes[row] for row in under[:, 0]],
+                mode="text",
+                text=["−"] * len(under),
+                textfont={"size": 13, "color": "#FFFFFF"},
+                hoverinfo="skip",
+                showlegend=False,
+                name="below zero",
+            )
+        )
     figure.update_layout(margin={"b": 70, "autoexpand": False})
     figure.update_xaxes(**layer_ticks(layers))
     figure.update_yaxes(autorange="reversed", title=None, showgrid=False)
     measured = [probe for probe in probes if probe in importance]
     counted = sum((tokens or {}).get(probe, 0) for probe in measured)
-    below = f" · below zero drawn as zero (lowest {low:.3g})" if low < 0 else ""
+    below = ""
+    if len(under):
+        lowest = f"{float(np.nanmin(z)):.3g}".replace("-", "−")
+        below = f" · {plural(len(under), 'cell')} below zero, marked − and coloured as zero (lowest {lowest})"
     if half:
         short = words.removesuffix(" when the layer is left out").removesuffix(" with the layer left out")
         words = f"{HALVES[half]} alone left out: {short}"

@@ -96,9 +96,9 @@ def build(shared: Shared) -> None:
         genome = typed_genome(typed, pair, genome_at_hand(pair, at_hand))
         lab.recipe(pair, genome)
         gr.Info(f"{len(genome.layout_of(pair.anatomy.layers).blocks)} blocks are the genome now.", title="Recipe")
-        return to_load(genome, "blocks")
+        return [to_load(genome, "blocks"), say("Used: these blocks became the genome at hand.")]
 
-    take.click(use, [text, shared.pair, shared.genome], shared.load, **QUIET)
+    take.click(use, [text, shared.pair, shared.genome], [shared.load, told], **QUIET)
 
     @guarded
     def write_out(pair_key: str, at_hand: dict[str, Any] | None) -> Any:

@@ -5,25 +5,30 @@ Takes the genome at hand; gives its gradient view from the store, and queues one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from darwin_lab.errors import LabError
+from darwin_lab.genome.layouts import Layout
 from darwin_lab.lab.lab import Lab
 from darwin_lab.mri.gradient import Gradients, PathRow
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import Column, Row, data_table, table_value
+from darwin_lab.ui.components.genome_editor import label_of
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.components.job_line import job_line
 from darwin_lab.ui.figures.gene_slopes import gene_slopes
 from darwin_lab.ui.figures.style import Chart, nothing
-from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, genome_at_hand, guarded, pair_of, say
+from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, genome_at_hand, guarded, pair_of, say, work_of
 
 STEP = 0.1
 NOT_YET = "Press “Predict”: one backward pass over the probe texts tells what a small move of every gene would do."
+UNDER_WAY = "The probe texts are read forward and backward; the prediction comes when all are."
+WAITS = "The prediction is waiting for its turn; the jobs before it are in the bar at the foot of the page."
 ELSEWHERE = "The genome has changed since; press “Predict” for the one at hand."
 NO_PATH = "Comes with the first prediction of a pair."
 
@@ -65,32 +70,56 @@ def build(shared: Shared) -> None:
 def shown(lab: Lab, pair_key: str, at_hand: dict[str, Any] | None) -> list[Any]:
     """Words, chart, table and button for the genome at hand."""
     pair = pair_of(lab, pair_key)
-    running = any(job.kind == "gradients" for job in lab.active_jobs())
+    job = work_of(lab, "gradients")
+    queued = job is not None and job.state == "queued"
+    genome = genome_at_hand(pair, at_hand) if pair is not None else None
     try:
-        view = lab.trials.gradients(pair, genome_at_hand(pair, at_hand)) if pair is not None else None
+        view = lab.trials.gradients(pair, genome) if pair is not None and genome is not None else None
         path = lab.trials.path(pair) if pair is not None else None
         why = NOT_YET if path is None else ELSEWHERE
+        if job is not None:
+            why = WAITS if queued else UNDER_WAY
     except LabError as error:
         view, path, why = None, None, str(error)
-    button = gr.Button("Under way" if running else "Predict", interactive=not running and view is None)
+    asked = "Waiting for its turn" if queued else "Under way" if job else "Predict"
+    button = gr.Button(asked, interactive=job is None and view is None)
     table = path_table(path) if path else table_value((), (), empty=NO_PATH)
-    if view is None:
-        return [say(why), nothing(why).wire(), table, button]
-    return [say(view_words(view)), slope_chart(view).wire(), table, button]
+    trust = explained_words(path) if path else ""
+    if pair is None or genome is None or view is None:
+        return [say(why) + say(trust), nothing(why).wire(), table, button]
+    names = labels_of(genome.layout_of(pair.anatomy.layers))
+    return [say(view_words(view, names)) + say(trust), slope_chart(view, names).wire(), table, button]
 
 
-def view_words(view: Gradients) -> str:
+def labels_of(layout: Layout) -> dict[str, str]:
+    """Gene -> its name in the editor; with the gene's own beside it where two genes cover the same layers."""
+    named = {gene.name: label_of(gene, layout) for gene in layout.genes}
+    every = list(named.values())
+    return {gene: label if every.count(label) == 1 else f"{label} ({gene})" for gene, label in named.items()}
+
+
+def explained_words(rows: tuple[PathRow, ...]) -> str:
+    """On which probes the slopes leave less than half of the measured difference over, and on which more."""
+    good = [row.probe for row in rows if abs(row.residual) < abs(row.difference) / 2]
+    poor = [row.probe for row in rows if row.probe not in good]
+    if not good:
+        return "On no probe do slopes explain half of the parents' difference: do not rely on them on this pair."
+    told = f"Slopes explain more than half of the parents' difference on {', '.join(good)}"
+    return f"{told}; not on {', '.join(poor)}." if poor else f"{told}: on every probe."
+
+
+def view_words(view: Gradients, names: Mapping[str, str]) -> str:
     """What the view is of, and what it leaves out."""
     told = f"First-order prediction at child {view.recipe_hash}, for small moves of one gene at a time."
     if not view.exact:
         told += " Its operator is no lerp: the direction is that of a lerp from there."
     if view.jumps:
-        left = ", ".join(f"{gene} ({count})" for gene, count in view.jumps.items())
+        left = ", ".join(f"{names.get(gene, gene)} ({count})" for gene, count in view.jumps.items())
         told += f" A threshold turns tensors into copies within the step, and those are left out: {left}."
     return told
 
 
-def slope_chart(view: Gradients) -> Chart:
+def slope_chart(view: Gradients, names: Mapping[str, str]) -> Chart:
     """Genes by probes: slope times the step."""
     probes = tuple(view.texts)
     found = {(effect.gene, effect.probe): effect for effect in view.effects}
@@ -98,7 +127,8 @@ def slope_chart(view: Gradients) -> Chart:
         np.asarray([[STEP * getattr(found[gene, probe], name) for probe in probes] for gene in view.genes])
         for name in ("slope", "low", "high")
     )
-    return gene_slopes(value, low, high, genes=view.genes, probes=probes, texts=view.texts, step=STEP)
+    genes = [names.get(gene, gene) for gene in view.genes]
+    return gene_slopes(value, low, high, genes=genes, probes=probes, texts=view.texts, step=STEP)
 
 
 def path_table(rows: tuple[PathRow, ...]) -> dict[str, Any]:

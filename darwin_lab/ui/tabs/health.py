@@ -153,13 +153,18 @@ def build(shared: Shared) -> None:
                 *[nothing(why).wire()] * 3,
                 *[table_value((), (), empty=why)] * 4,
                 why, "", gr.Button(interactive=False), gr.Button(interactive=False), "",
-                gr.Column(visible=False), *[gr.skip()] * 5,
+                gr.Column(visible=False), *[gr.skip()] * 6,
             ]  # fmt: skip
-        return [*shown_health(health, mending, known, by, ref), *shown_mending(mending)]
+        size = pair.father.text_config.get("vocab_size")
+        return [
+            *shown_health(health, mending, known, by, ref, size if isinstance(size, int) else None),
+            *shown_mending(mending),
+        ]
 
     shown = [
         sentence, model, probe, bars, gaps, dead, losses, advice, moe, experts, mend_note, moe_note, mend, save, report,
         mended, mended_head, mended_verdicts, mended_layers, mended_losses, tried,
+        use,
     ]  # fmt: skip
     inputs = [shared.pair, shared.genome, model, probe, *limits]
     for change in (shared.child_stamp.change, probe.input, model.input):
@@ -237,7 +242,14 @@ def limits_of(at: tuple[Any, ...]) -> dict[str, float]:
     return {name: float(getattr(DEFAULTS, name) if value is None else value) for name, value in named}
 
 
-def shown_health(health: Health, mending: Mending | None, known: list[tuple[str, str]], by: str, ref: str) -> list[Any]:
+def shown_health(
+    health: Health,
+    mending: Mending | None,
+    known: list[tuple[str, str]],
+    by: str,
+    ref: str,
+    vocabulary: int | None = None,
+) -> list[Any]:
     """What the tab shows of a check, in the order of its outputs."""
     probes = list(dict.fromkeys(row.probe for row in health.rows))
     by = by if by in probes else views.ALL
@@ -247,15 +259,17 @@ def shown_health(health: Health, mending: Mending | None, known: list[tuple[str,
         told += ". A folder is checked as it is; load its genome to mend it"
     return [
         verdict(
-            views.TONE[health.verdict], health.sentence, views.transplant_words(health) + views.threshold_words(health)
+            views.TONE[health.verdict],
+            health.sentence,
+            views.flag_words(health) + views.transplant_words(health) + views.threshold_words(health),
         ),
         gr.Dropdown(choices=known, value=ref),
         gr.Radio(choices=[views.ALL, *probes], value=by),
         views.bar_chart(health, by).wire(),
         views.gap_chart(health).wire(),
         views.dead_chart(health).wire(),
-        views.loss_table(health),
-        views.advice_table(health.advice),
+        views.loss_table(health, vocabulary),
+        views.advice_table(health, mending),
         views.moe_table(health.moe),
         views.expert_table(health.moe),
         told,
@@ -269,7 +283,7 @@ def shown_health(health: Health, mending: Mending | None, known: list[tuple[str,
 def shown_mending(mending: Mending | None) -> list[Any]:
     """What the tab shows of a mending, in the order of its outputs."""
     if mending is None:
-        return [gr.Column(visible=False), *[gr.skip()] * 5]
+        return [gr.Column(visible=False), *[gr.skip()] * 6]
     return [
         gr.Column(visible=True),
         mending.sentence,
@@ -277,6 +291,7 @@ def shown_mending(mending: Mending | None) -> list[Any]:
         views.mended_layers(mending),
         views.mended_losses(mending),
         views.tried_table(mending),
+        gr.Button(visible=mending.genome is not None),
     ]
 
 

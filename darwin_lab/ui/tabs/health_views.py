@@ -6,10 +6,11 @@ Takes results of the MRI; gives values for components. Reads nothing and wires n
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
-from darwin_lab.mri.health import Advice, Health
-from darwin_lab.mri.mending import LayerMend, Mending
+from darwin_lab.mri.health import Advice, Health, NllRow
+from darwin_lab.mri.mending import NOT_CLEARED, LayerMend, Mending
 from darwin_lab.mri.moe_health import Expert, MoeHealth
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
 from darwin_lab.ui.figures.dead_share import dead_share
@@ -21,6 +22,8 @@ from darwin_lab.ui.session import verdict
 ALL = "All skills"
 TONE = {"healthy": "ok", "watch": "watch", "unhealthy": "bad"}
 DENSE = "A dense model has no routed experts."
+MOST_NAMED, MOST_FLAGS = 3, 6
+"""Up to this many probes of a flag, and flagged layers in a sentence, are named one by one."""
 NO_FLAG = "No layer is flagged: there is nothing to mend."
 METRICS = {
     "dead_share": ("dead experts", "share", None,
@@ -42,8 +45,10 @@ METRICS = {
                 "Dead in a parent, and chosen in the child at least as often as the dead line: measured on the child."),
     "died": ("experts lost", "number", 0, "Alive in both parents and certified dead in the child."),
 }  # fmt: skip
+ALONE = {"entropy_cap": "no layer above it", "died": "none"}
+"""What is well by itself, not beside the parents."""
 STATUS = {
-    "ok": mark(True, "in order"),
+    "ok": mark(True, "not clearly worse than a parent"),
     "watch": mark(False, "watch"),
     "bad": mark(False, "alarm"),
     "unknown": mark(None, "not known"),
@@ -71,15 +76,29 @@ def transplant_words(health: Health) -> str:
 
 
 def flags_of(health: Health, probe: str) -> dict[int, str]:
-    """Layer -> why it is flagged under a probe, or under any."""
-    flags: dict[int, set[str]] = {}
+    """Layer -> why it is flagged under a probe; under any, with the probes that flag it."""
+    flags: dict[int, dict[str, list[str]]] = {}
     for row in health.rows:
         if probe not in (ALL, row.probe):
             continue
-        named = {"interference": row.interference, "function loss": row.function_loss}
-        for name in (name for name, hit in named.items() if hit):
-            flags.setdefault(row.layer, set()).add(name)
-    return {layer: " and ".join(sorted(why)) for layer, why in sorted(flags.items())}
+        for name, hit in (("function loss", row.function_loss), ("interference", row.interference)):
+            if hit:
+                flags.setdefault(row.layer, {}).setdefault(name, []).append(row.probe)
+    return {
+        layer: " and ".join(f"{name}{_on(found) if probe == ALL else ''}" for name, found in sorted(why.items()))
+        for layer, why in sorted(flags.items())
+    }
+
+
+def _on(probes: list[str]) -> str:
+    return f" (on {', '.join(probes)})" if len(probes) <= MOST_NAMED else f" (on {len(probes)} probes)"
+
+
+def flag_words(health: Health) -> str:
+    """The flagged layers with the probes that flag them; empty when there is none, or too many for a sentence."""
+    flags = flags_of(health, ALL)
+    told = "; ".join(f"L{layer} {why}" for layer, why in flags.items())
+    return f"Flagged: {told}. " if 0 < len(flags) <= MOST_FLAGS else ""
 
 
 def bar_chart(health: Health, probe: str) -> Chart:
@@ -98,8 +117,8 @@ def dead_chart(health: Health) -> Chart:
     if not health.moe_layers:
         return nothing(DENSE)
     if not shares:
-        return nothing("Too few tokens to call an expert dead in any of the three.")
-    missing = {who: f"{who}: not enough tokens" for who, values in health.dead_share.items() if values is None}
+        return nothing("Too few tokens or texts to call an expert dead in any of the three.")
+    missing = {who: f"{who}: not enough tokens or texts" for who, values in health.dead_share.items() if values is None}
     return dead_share(shares, moe_layers=health.moe_layers, uncertified=missing)
 
 
@@ -110,17 +129,23 @@ def gap_chart(health: Health) -> Chart:
     )
 
 
-def loss_table(health: Health) -> dict[str, Any]:
-    """NLL per probe of the three, and the child minus each parent with its interval."""
+def loss_table(health: Health, vocabulary: int | None = None) -> dict[str, Any]:
+    """NLL per probe of the three, and the child minus each parent with its interval; with the number of tokens of the
+    vocabulary, the probes that the child reads worse than a draw among them would."""
     rows = []
     for row in health.nll:
-        words = "worse than both" if row.lost else "held"
+        said = loss_words(row, health.thresholds.worse_nll)
+        guessed = vocabulary is not None and row.child > math.log(vocabulary)
+        if vocabulary is not None and guessed:
+            said += f"; worse than guessing a token at random ({math.log(vocabulary):.2f})"
+        known = all(math.isfinite(gap[1]) for gap in (row.child_minus_father, row.child_minus_mother))
         rows.append(
             Row(
                 row.probe,
                 (
                     row.probe, row.child, row.father, row.mother,
-                    gap_words(row.child_minus_father), gap_words(row.child_minus_mother), mark(not row.lost, words),
+                    gap_words(row.child_minus_father), gap_words(row.child_minus_mother),
+                    mark(False if row.lost or guessed else True if known else None, said),
                 ),
             )
         )  # fmt: skip
@@ -136,12 +161,39 @@ def loss_table(health: Health) -> dict[str, Any]:
     return table_value(columns, rows)
 
 
-def advice_table(advice: tuple[Advice, ...]) -> dict[str, Any]:
-    """One row a flagged layer: towards whom, and why."""
-    rows = [
-        Row(str(item.layer), (f"L{item.layer}", mark(None, f"towards the {item.towards}"), item.gap, item.reason))
-        for item in advice
-    ]
+def loss_words(row: NllRow, slack: float) -> str:
+    """Where the child's NLL lies beside the parents', intervals included; `slack` as in the health's thresholds."""
+    gaps = {"father": row.child_minus_father, "mother": row.child_minus_mother}
+    if not all(math.isfinite(low) for _, low, _ in gaps.values()):
+        return "one text: no interval"
+    worse = [who for who, (_, low, _) in gaps.items() if low > slack]
+    better = [who for who, (_, _, high) in gaps.items() if high < 0]
+    if len(worse) == 2:
+        return "worse than both"
+    if len(better) == 2:
+        return "better than both"
+    if worse and better:
+        return "between the parents"
+    if worse:
+        return f"worse than the {worse[0]}, not shown worse than the {'mother' if worse == ['father'] else 'father'}"
+    return f"better than the {better[0]}" if better else "not shown worse than either"
+
+
+def advice_table(health: Health, mending: Mending | None = None) -> dict[str, Any]:
+    """One row a flagged layer: towards whom, and why; what was tried in vain under the same thresholds is said."""
+    stuck = (
+        {(one.layer, one.towards) for one in mending.layers if one.outcome == NOT_CLEARED}
+        if mending is not None and mending.before.thresholds == health.thresholds
+        else set()
+    )
+
+    def move(item: Advice) -> dict[str, str]:
+        tried = (item.layer, item.towards) in stuck
+        return mark(
+            False if tried else None, f"towards the {item.towards}{', already tried: does not clear' if tried else ''}"
+        )
+
+    rows = [Row(str(item.layer), (f"L{item.layer}", move(item), item.gap, item.reason)) for item in health.advice]
     columns = (
         Column("layer"),
         Column("move", "mark"),
@@ -163,10 +215,11 @@ def moe_table(moe: MoeHealth | None) -> dict[str, Any]:
     for metric in moe.metrics:
         label, kind, digits, meaning = METRICS[metric.name]
         values = tuple(_value(one, kind, digits) for one in (metric.child, metric.father, metric.mother))
-        said = STATUS[metric.status]
-        status = (
-            {**said, "words": f"{said['words']}: {metric.note}"} if metric.status == "bad" and metric.note else said
-        )
+        status = STATUS[metric.status]
+        if metric.status == "bad" and metric.note:
+            status = {**status, "words": f"{status['words']}: {metric.note}"}
+        elif metric.status == "ok" and metric.name in ALONE:
+            status = mark(True, metric.note or ALONE[metric.name])
         rows.append(Row(metric.name, (label, *values, status, meaning), "bad" if metric.status == "bad" else ""))
     return table_value(columns, rows)
 
@@ -311,4 +364,4 @@ def _parent(who: str) -> str:
 
 
 def _outcome_tone(one: LayerMend) -> bool:
-    return one.outcome != "not cleared"
+    return one.outcome != NOT_CLEARED

@@ -27,6 +27,7 @@ from darwin_lab.ui.tabs.mri_views import (
     probe_charts,
     progress_words,
     shown_charts,
+    signal_awaited,
     signal_words,
 )
 
@@ -49,7 +50,7 @@ def build(shared: Shared) -> None:
         scan_now = gr.Button("Scan this pair", size="sm", elem_id="scan_now", visible=False, min_width=140)
     with gr.Tabs(elem_id="mri_parts", selected="layers"):
         with gr.Tab("Layers", id="layers", elem_id="mri_part_layers") as layers_part:
-            signal = gr.HTML(elem_id="mri_signal")
+            signal = gr.HTML(signal_awaited(), elem_id="mri_signal")
             with gr.Row(elem_classes=["dl-row", "dl-controls"]):
                 measure = gr.Radio(
                     MEASURE_CHOICES, value="loss", label="Measure", elem_id="mri_measure", elem_classes=["dl-seg"]
@@ -67,7 +68,7 @@ def build(shared: Shared) -> None:
                         f"probe_map_{who}",
                         f"{who.capitalize()}: importance",
                         words.PROBE_MAP,
-                        empty=WAITING,
+                        empty=mri_experts.LOOKING,
                         height=260,
                         layered=True,
                     )
@@ -78,7 +79,7 @@ def build(shared: Shared) -> None:
                         "advantage_map",
                         "Father against mother",
                         words.ADVANTAGE,
-                        empty=WAITING,
+                        empty=mri_experts.LOOKING,
                         height=260,
                         layered=True,
                     )
@@ -105,7 +106,7 @@ def build(shared: Shared) -> None:
     def draw(pair_key: str, by: str, part: str, who: str, view_by: str) -> list[Any]:
         pair = pair_of(lab, pair_key)
         if pair is None:
-            return [nothing(WAITING).wire()] * 3 + ["", "", gr.Button(visible=False)]
+            return [nothing(WAITING).wire()] * 3 + [signal_awaited("no pair is open"), "", gr.Button(visible=False)]
         scans, asked = both_scans(lab, pair), half_of(part)
         try:
             differing = difference(lab, pair, scans, by, view_by, asked)

@@ -20,9 +20,10 @@ from darwin_lab.ui.tabs.mri_panel import when_open
 from darwin_lab.ui.tabs.mri_views import PEOPLE, both_scans, shown_charts
 
 MEASURES = [("Load", "load"), ("Saliency", "saliency")]
-ORDERS = [("Expert number", "number"), ("Load", "load")]
+ORDERS = [("Expert number", "index"), ("Load", "load")]
 MODELS = [("All", "both"), ("Father", "father"), ("Mother", "mother"), ("Difference", "difference")]
 EVERY = ("All probes", views.EVERY_PROBE)
+LOOKING = "Looking up the scan…"
 EMPTY = "The scan counts expert use with its first probe. Open a pair in Parents to start one."
 
 
@@ -35,7 +36,7 @@ def build(shared: Shared, tab: gr.Tab, shown: gr.State) -> list[gr.HTML]:
             measure = gr.Radio(
                 MEASURES, value="load", label="Measure", elem_id="expert_measure", elem_classes=["dl-seg"]
             )
-            order = gr.Radio(ORDERS, value="number", label="Sorted by", elem_id="mri_order", elem_classes=["dl-seg"])
+            order = gr.Radio(ORDERS, value="index", label="Sorted by", elem_id="mri_order", elem_classes=["dl-seg"])
             model = gr.Radio(MODELS, value="both", label="Model", elem_id="expert_model", elem_classes=["dl-seg"])
             probe = gr.Dropdown(
                 [EVERY],
@@ -52,7 +53,7 @@ def build(shared: Shared, tab: gr.Tab, shown: gr.State) -> list[gr.HTML]:
                     f"expert_map_{who}",
                     f"{who.capitalize()}: experts",
                     words.EXPERT_MAP,
-                    empty=EMPTY,
+                    empty=LOOKING,
                     height=300,
                     layered=True,
                 )
@@ -63,29 +64,29 @@ def build(shared: Shared, tab: gr.Tab, shown: gr.State) -> list[gr.HTML]:
                     "expert_difference",
                     "Experts, father against mother",
                     words.EXPERT_DIFFERENCE,
-                    empty=EMPTY,
+                    empty=LOOKING,
                     height=300,
                     layered=True,
                 )
             )
         with gr.Row(elem_classes=["dl-row", "dl-maps"]):
             lines = [
-                chart_card("dead_share", "Dead experts", words.DEAD_SHARE, empty=EMPTY, height=240, layered=True),
+                chart_card("dead_share", "Dead experts", words.DEAD_SHARE, empty=LOOKING, height=240, layered=True),
                 chart_card(
-                    "router_entropy", "Router entropy", words.ROUTER_ENTROPY, empty=EMPTY, height=240, layered=True
+                    "router_entropy", "Router entropy", words.ROUTER_ENTROPY, empty=LOOKING, height=240, layered=True
                 ),
                 chart_card(
                     "output_similarity",
                     "Output similarity",
                     words.OUTPUT_SIMILARITY,
-                    empty=EMPTY,
+                    empty=LOOKING,
                     height=240,
                     layered=True,
                 ),
             ]
         with gr.Column(elem_classes=["dl-card"]):
             head = heading("moe_health_head", "Expert health", words.MOE_HEALTH)
-            health = data_table("moe_health", label="Expert health of both parents", empty=EMPTY)
+            health = data_table("moe_health", label="Expert health of both parents", empty=LOOKING)
 
     def draw(pair_key: str, by: str, sort: str, who: str, only: str) -> list[Any]:
         pair = pair_of(lab, pair_key)

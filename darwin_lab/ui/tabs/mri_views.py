@@ -185,6 +185,11 @@ def signal_words(lab: Lab, pair: Pair) -> str:
     return _checked(said)
 
 
+def signal_awaited(words: str = "looking up the scan…") -> str:
+    """The row of the signal check while there is none: it keeps the room, so that the maps do not move."""
+    return _checked([(None, "Signal check", words)])
+
+
 def _spread(low: float, high: float) -> str:
     """`.500-.502`, with a fourth digit where three cannot tell the ends apart."""
     digits = 3 if round(low, 3) != round(high, 3) else 4

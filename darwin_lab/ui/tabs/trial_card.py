@@ -18,9 +18,11 @@ from darwin_lab.ui.components.data_table import Column, Row, data_table, table_v
 from darwin_lab.ui.components.job_line import job_line
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.figures.trial_forest import Rival, trial_forest
-from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, guarded, pair_of, verdict
+from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, guarded, pair_of, verdict, work_of
 
 NOT_YET = "Not tried on this pair yet. A trial takes a few minutes and counts one look at the report items."
+UNDER_WAY = "The arms answer the report items one after the other; the chart comes when all have."
+WAITS = "The trial is waiting for its turn; the jobs before it are in the bar at the foot of the page."
 NO_ITEMS = "This pair has no items to try it on: open it with JSONL files of items, in Parents."
 ARMS = {
     "prescription": ("Prescription", "child"),
@@ -70,16 +72,19 @@ def shown(lab: Lab, pair_key: str) -> list[Any]:
     """Sentence, chart, table and button for a pair."""
     pair = pair_of(lab, pair_key)
     trial = lab.trials.trial(pair) if pair is not None else None
-    running = any(job.kind == "trial" for job in lab.active_jobs())
+    job = work_of(lab, "trial")
+    queued = job is not None and job.state == "queued"
     able = pair is not None and pair.items_by_split is not None and pair.compatible
+    offer = "Run it again" if trial else "Run the trial"
     button = gr.Button(
-        "Trial under way" if running else "Run it again" if trial else "Run the trial",
+        "Waiting for its turn" if queued else "Trial under way" if job else offer,
         variant="secondary" if trial else "primary",
-        interactive=able and not running,
+        interactive=able and job is None,
     )
     if pair is None or trial is None:
-        why = NOT_YET if able or pair is None else NO_ITEMS
-        head = "Trial under way." if running else "Not tried."
+        head, why = "Not tried.", NOT_YET if able or pair is None else NO_ITEMS
+        if able and job is not None:
+            head, why = ("Waiting for its turn.", WAITS) if queued else ("Trial under way.", UNDER_WAY)
         return [verdict("plain", head, why), nothing(why).wire(), table_value((), (), empty=why), button]
     return [spoken(trial, lab.report_looks(pair)), forest_of(trial).wire(), arm_table(trial), button]
 

@@ -23,8 +23,9 @@ from darwin_lab.lab.views import JobView
 RunChoice = dict[str, Any]
 """{run: id or None, candidate: index or None}."""
 NO_RUN_CHOSEN: RunChoice = {"run": None, "candidate": None}
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""For handlers that answer at once: no veil over what updates."""
+QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
+"""For handlers that answer at once: no veil over what updates. Named as the place of progress, nothing: of each output
+gradio would keep a status even so, and at every event copy the data of all components that have one."""
 AT_ONCE: dict[str, Any] = {**QUIET, "queue": False}
 """For handlers that only draw: one plain request. Never for one that writes a `gr.State` others listen to: gradio tells
 the browser of a changed state only through the queue."""

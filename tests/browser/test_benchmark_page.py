@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tour import open_tab, series, table, wait_until
 
 TASKS = ("MATH", "REASONING", "CODE", "KNOWLEDGE", "LANGUAGE")
@@ -41,9 +40,6 @@ def run(page: Any, rows: int) -> list[list[str]]:
     return table(page, "bench_table")
 
 
-@pytest.mark.xfail(
-    run=False, reason="a known fault: when a run ends, the Benchmark tab keeps a fast browser busy for minutes"
-)
 def test_models_are_scored_read_item_by_item_and_on_a_file_of_ones_own(page: Any, tmp_path: Path) -> None:
     open_tab(page, "benchmark")
     page.locator("#bench_plan tbody tr").first.wait_for(timeout=300_000)

@@ -17,6 +17,7 @@ from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome
 from darwin_lab.lab import recipes, scanning
 from darwin_lab.lab.pairs import Pair, lasting_ref
+from darwin_lab.lab.store import kept_json
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.recipe import make_recipe
 from darwin_lab.progress import Tick, part
@@ -68,7 +69,7 @@ class Care:
         from darwin_lab.mri.mending import Mending, mends_from_json, nll_changes
 
         row = self._bench.store.recipe_row(pair.key, recipe_hash)
-        kept = _kept(self._file(pair, row["fingerprint"])) if row else None
+        kept = _whole(kept_json(self._file(pair, row["fingerprint"]))) if row else None
         if row is None or kept is None:
             return None
         before = scanning.health_of(self._bench, pair, row["fingerprint"], kept["thresholds"])
@@ -122,7 +123,7 @@ class Care:
             "thresholds": dict(thresholds),
             "layers": mends_to_json(layers),
         }
-        self._keep(self._file(pair, child.fingerprint), found)
+        self._bench.store.keep_text(self._file(pair, child.fingerprint), json.dumps(found))
         return {"recipe_hash": recipe_hash, "mended": found["mended"]}
 
     # ------------------------------------------------------------------------------------------------ other models
@@ -168,17 +169,7 @@ class Care:
     def _file(self, pair: Pair, fingerprint: str) -> Path:
         return self._bench.store.folder("mendings", fingerprint, pair.probes.hash).with_suffix(".json")
 
-    def _keep(self, path: Path, data: dict[str, Any]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{self._bench.store.owner.id}.partial")
-        partial.write_text(json.dumps(data), encoding="utf-8")
-        partial.replace(path)
 
-
-def _kept(path: Path) -> dict[str, Any] | None:
-    """What was kept there; None when there is nothing, or nothing that can be read."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) and {"mended", "genome", "thresholds", "layers"} <= set(data) else None
+def _whole(kept: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What was kept of a mending, where it holds all that one has."""
+    return kept if kept is not None and {"mended", "genome", "thresholds", "layers"} <= set(kept) else None

@@ -12,6 +12,7 @@ from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.checkpoint.vocabulary import vocabulary
 from darwin_lab.errors import LabError
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.store import kept_json
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.recipe import Recipe
 from darwin_lab.mri.probes import load_probes
@@ -41,7 +42,7 @@ def measure(bench: Workbench, pair: Pair, recipe: Recipe, folder: Checkpoint | N
 
     child = folder or bench.child(pair, recipe)
     found = what_was_inherited(child, pair.father, pair.mother, pair.ancestor, tick)
-    _keep(bench, _file(bench, pair, recipe), found.to_json())
+    bench.store.keep_text(_file(bench, pair, recipe), json.dumps(found.to_json()))
     return found
 
 
@@ -49,7 +50,7 @@ def stored(bench: Workbench, pair: Pair, recipe: Recipe) -> "Inheritance | None"
     """What was measured of a child, or None."""
     from darwin_lab.engine.inherited import Inheritance
 
-    data = _kept(_file(bench, pair, recipe))
+    data = kept_json(_file(bench, pair, recipe))
     return None if data is None else Inheritance.from_json(data)
 
 
@@ -72,9 +73,9 @@ def request_languages(bench: Workbench, pair: Pair, recipe: Recipe) -> str:
         bench.prepare(pair, pair.father, 1)
         for place, source in enumerate(sources):
             share, path = part(tick, place / 3, (place + 1) / 3), _reading_file(bench, source.fingerprint, probes.hash)
-            if _kept(path) is None:
+            if kept_json(path) is None:
                 reading = read_languages(bench.resident(pair, source), source, probes, share)
-                _keep(bench, path, reading.to_json())
+                bench.store.keep_text(path, json.dumps(reading.to_json()))
         return {"recipe_hash": recipe.hash}
 
     key = f"languages:{pair.key}:{recipe.hash}"
@@ -97,7 +98,7 @@ def languages(bench: Workbench, pair: Pair, recipe: Recipe) -> "Languages | None
 def _reading(bench: Workbench, fingerprint: str, probes_hash: str) -> "Reading | None":
     from darwin_lab.mri.languages import Reading
 
-    data = _kept(_reading_file(bench, fingerprint, probes_hash))
+    data = kept_json(_reading_file(bench, fingerprint, probes_hash))
     return None if data is None else Reading.from_json(data)
 
 
@@ -107,19 +108,3 @@ def _file(bench: Workbench, pair: Pair, recipe: Recipe) -> Path:
 
 def _reading_file(bench: Workbench, fingerprint: str, probes_hash: str) -> Path:
     return bench.store.folder("languages", fingerprint, probes_hash).with_suffix(".json")
-
-
-def _keep(bench: Workbench, path: Path, data: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{bench.store.owner.id}.partial")
-    partial.write_text(json.dumps(data), encoding="utf-8")
-    partial.replace(path)
-
-
-def _kept(path: Path) -> dict[str, Any] | None:
-    """What was kept there; None when there is nothing, or nothing that can be read."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) else None

@@ -108,10 +108,7 @@ def with_probes(bench: Workbench, pair: Pair, source: str | Path | None) -> Pair
     probes = load_probes(source) if isinstance(source, Path) else pasted_probes(source)
     path = bench.store.folder("probes", probes.hash).with_suffix(".jsonl")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{bench.store.owner.id}.partial")
-        partial.write_text(probes.to_jsonl(), encoding="utf-8")
-        partial.replace(path)
+        bench.store.keep_text(path, probes.to_jsonl())
     except OSError as error:
         raise LabError(f"cannot keep the probes in {path.parent} ({error.strerror}); free some space") from error
     return bench.remember(pairs.with_probes(pair, probes, path))

@@ -83,10 +83,7 @@ def keep(bench: Workbench, advice: Prescription) -> None:
     """Keep a prescription under its hash, so that children made with it outlive the scans."""
     path = bench.store.folder("prescriptions", advice.hash).with_suffix(".json")
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{bench.store.owner.id}.partial")
-        partial.write_text(json.dumps(advice.to_json()), encoding="utf-8")
-        partial.replace(path)
+        bench.store.keep_text(path, json.dumps(advice.to_json()))
 
 
 def find(bench: Workbench, pair: Pair, wanted: str) -> Prescription:

@@ -317,10 +317,7 @@ def _profile(bench: Workbench, pair: Pair, tick: Tick) -> None:
     path = static_file(bench, pair)
     mother = align(pair.father, pair.mother, vocabulary=pair.vocabulary)
     profile = static_profile(pair.father, mother, pair.anatomy, tick)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{bench.store.owner.id}.partial")
-    partial.write_text(json.dumps(profile.to_json()), encoding="utf-8")
-    partial.replace(path)
+    bench.store.keep_text(path, json.dumps(profile.to_json()))
 
 
 def _is_there(bench: Workbench, pair: Pair, name: str, *, halves: bool = False) -> bool:

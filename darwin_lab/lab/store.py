@@ -344,6 +344,22 @@ class Store:
                 raise LabError(f"{name!r} cannot name a folder of the store")
         return self.home / kind / "-".join(names)
 
+    def keep_text(self, path: Path, text: str) -> None:
+        """Write a file of this home whole or not at all, in the place of an earlier one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{self.owner.id}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+def kept_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object that was kept there; None when there is nothing, or nothing that can be read."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
 
 def _packed(name: str, value: Any) -> Any:
     return json.dumps(value) if name in _JSON_COLUMNS and value is not None and not isinstance(value, str) else value

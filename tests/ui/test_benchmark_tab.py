@@ -10,8 +10,8 @@ from darwin_lab.errors import LabError
 from darwin_lab.lab.benching_views import BenchRow, Reference
 from darwin_lab.scoring.vigour import complementarity, vigour_rows
 from darwin_lab.ui.figures.benchmark_bars import Mark, Series, benchmark_bars
+from darwin_lab.ui.figures.gap_forest import Gaps, vigour_forest
 from darwin_lab.ui.figures.overlap_bars import Overlap, overlap_bars
-from darwin_lab.ui.figures.vigour_forest import Vigour, vigour_forest
 from darwin_lab.ui.tabs import benchmark_overlap as overlap
 from darwin_lab.ui.tabs import benchmark_scores
 from darwin_lab.ui.tabs import benchmark_views as views
@@ -129,7 +129,7 @@ def test_only_a_child_that_surpasses_both_on_report_items_gets_the_tick():
 
 
 def test_the_forest_shows_the_difference_to_each_parent_in_points():
-    chart = vigour_forest([Vigour("ARC", 50, (0.1, 0.02, 0.2), (-0.05, -0.1, 0.01))], split="report")
+    chart = vigour_forest([Gaps("ARC", 50, (0.1, 0.02, 0.2), (-0.05, -0.1, 0.01))], split="report")
     father, mother = named(chart, "against the father"), named(chart, "against the mother")
     assert (list(father.x), list(mother.x)) == ([pytest.approx(10)], [pytest.approx(-5)])
     assert father.marker.symbol != mother.marker.symbol

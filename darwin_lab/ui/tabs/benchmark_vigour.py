@@ -15,8 +15,8 @@ from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import Column, Row, data_table, mark, table_value
 from darwin_lab.ui.components.heading import heading
+from darwin_lab.ui.figures.gap_forest import Gaps, vigour_forest
 from darwin_lab.ui.figures.style import nothing
-from darwin_lab.ui.figures.vigour_forest import Vigour, vigour_forest
 from darwin_lab.ui.session import AT_ONCE, QUIET, guarded, pair_of
 from darwin_lab.ui.tabs.benchmark_place import (
     NO_PAIR,
@@ -89,7 +89,7 @@ def build(place: Place) -> None:
         except LabError as error:
             return [nothing(str(error)).wire(), table_value((), (), empty=str(error))]
         gaps = [
-            Vigour(names.get(r.benchmark, r.benchmark), r.n, _gap(r.minus_father), _gap(r.minus_mother)) for r in rows
+            Gaps(names.get(r.benchmark, r.benchmark), r.n, _gap(r.minus_father), _gap(r.minus_mother)) for r in rows
         ]
         return [vigour_forest(gaps, split=split).wire(), vigour_table(rows, names)]
 

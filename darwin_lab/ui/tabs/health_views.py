@@ -14,8 +14,8 @@ from darwin_lab.mri.mending import NOT_CLEARED, LayerMend, Mending
 from darwin_lab.mri.moe_health import Expert, MoeHealth
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
 from darwin_lab.ui.figures.dead_share import dead_share
+from darwin_lab.ui.figures.gap_forest import Gaps, nll_gaps
 from darwin_lab.ui.figures.health_bars import health_bars
-from darwin_lab.ui.figures.nll_gaps import ProbeGap, nll_gaps
 from darwin_lab.ui.figures.style import Chart, nothing
 from darwin_lab.ui.session import verdict
 
@@ -124,9 +124,7 @@ def dead_chart(health: Health) -> Chart:
 
 def gap_chart(health: Health) -> Chart:
     """The child's NLL minus each parent's, probe by probe."""
-    return nll_gaps(
-        [ProbeGap(row.probe, row.texts, row.child_minus_father, row.child_minus_mother) for row in health.nll]
-    )
+    return nll_gaps([Gaps(row.probe, row.texts, row.child_minus_father, row.child_minus_mother) for row in health.nll])
 
 
 def loss_table(health: Health, vocabulary: int | None = None) -> dict[str, Any]:

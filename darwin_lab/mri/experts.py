@@ -130,6 +130,7 @@ def expert_report(
         if certified
         else f"not enough {short}: {read}, more than {needed:,.0f} in at least {least:,} needed to call an expert dead"
     )
+    most = np.log(max(experts, 2))
     salient, overall = _saliency(counts, router)
     similarity, sampled = _similarity(router)
     return ExpertReport(
@@ -145,8 +146,8 @@ def expert_report(
         dead_share=dead.mean(-1) if certified else np.full(len(layers), np.nan),
         certified=certified,
         note=note,
-        load_entropy=_entropy(use) / np.log(experts),
-        token_entropy=entropy / np.log(experts),
+        load_entropy=_entropy(use) / most,
+        token_entropy=entropy / most,
         specialisation=np.maximum(_entropy(mean_p) - entropy, 0),
         gini=_gini(use),
         variation=use.std(-1) * experts,

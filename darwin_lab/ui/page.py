@@ -21,6 +21,7 @@ from darwin_lab.ui.components.chart import serve_plotly
 from darwin_lab.ui.components.status_bar import address, status_bar, status_value
 from darwin_lab.ui.session import (
     AT_ONCE,
+    LATEST,
     NO_RUN_CHOSEN,
     QUIET,
     RunChoice,
@@ -102,7 +103,7 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
                 return gr.skip()
             return {**known, "notice": ""}
 
-        bar.input(stop_job, seen, seen, **AT_ONCE)
+        bar.input(stop_job, seen, seen, **LATEST)
     return page
 
 

@@ -30,7 +30,13 @@ AT_ONCE: dict[str, Any] = {**QUIET, "queue": False}
 """For handlers that only draw: one plain request. Never for one that writes a `gr.State` others listen to: gradio tells
 the browser of a changed state only through the queue."""
 LATEST: dict[str, Any] = {**AT_ONCE, "trigger_mode": "always_last"}
-"""For sliders: the last value always arrives."""
+"""For controls and what they draw: the last value always arrives. Without a mode, gradio drops an event that comes
+while the one before is being answered, and the page then shows one choice and holds another."""
+CHOSEN: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
+"""The same, for controls whose answer writes a `gr.State` others listen to."""
+PICKED: dict[str, Any] = {**QUIET, "trigger_mode": "multiple"}
+"""For picks of a cell, a point or a row: each is answered with its own place (the last of `always_last` would come with
+the first one's)."""
 COMPONENTS = ("all", "attn", "ffn")
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tour import open_part, query, series, table, wait_until
+from tour import open_part, query, series, settled_box, table, wait_until
 
 
 def test_the_mri_is_switched_clicked_walked_by_keyboard_and_exported(page: Any) -> None:
@@ -30,7 +30,7 @@ def the_switches_change_the_map(page: Any) -> None:
 
 def a_click_opens_the_layer_and_the_texts_of_its_probe(page: Any, layers: int) -> None:
     probes = series(page, "probe_map_father")["father"]["y"]
-    box = page.locator("#probe_map_father .nsewdrag").bounding_box()
+    box = settled_box(page, "#probe_map_father .nsewdrag")
     place = box["x"] + box["width"] * 4.5 / layers, box["y"] + box["height"] * 0.5 / len(probes)
     page.mouse.move(*place)
     page.mouse.click(*place)

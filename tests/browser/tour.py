@@ -43,6 +43,15 @@ def wait_idle(page: Any, timeout: float = 300_000) -> None:
     wait_until(page, "() => document.querySelector('.dl-status')?.dataset.state === 'idle'", timeout=timeout)
 
 
+def settled_box(page: Any, selector: str) -> dict[str, float]:
+    """Where a part lies, once two looks a third of a second apart agree: a chart beside it may still be giving way."""
+    before, box = None, page.locator(selector).bounding_box()
+    while box != before:
+        page.wait_for_timeout(300)
+        before, box = box, page.locator(selector).bounding_box()
+    return box
+
+
 def query(page: Any) -> dict[str, str]:
     """The query of the address bar."""
     return page.evaluate("() => Object.fromEntries(new URL(location.href).searchParams)")

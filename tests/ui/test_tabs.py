@@ -67,6 +67,16 @@ def test_nothing_of_the_page_is_offered_as_a_public_endpoint(lab, pair):
         assert event["api_visibility"] == "private", event
 
 
+def test_no_choice_and_no_pick_is_dropped_while_another_is_answered(lab, pair):
+    modes = {"input": "always_last", "change": "always_last", "select": "multiple"}
+    page = build(lab, pair).get_config_file()
+    kinds = {part["id"]: part["type"] for part in page["components"]}
+    for event in page["dependencies"]:
+        for part, name in event["targets"]:
+            if name in modes and kinds.get(part) not in ("tab", "tabitem"):
+                assert event["trigger_mode"] == modes[name], (kinds[part], event)
+
+
 def test_every_chart_explains_itself(lab, pair):
     for part in build(lab, pair).get_config_file()["components"]:
         props = part["props"]

@@ -17,7 +17,7 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.scoring.chat import MOST_TOKENS, Manner
 from darwin_lab.scoring.prompt import context_of
 from darwin_lab.ui.components.data_table import data_table
-from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, genome_at_hand, guarded, lead, pair_of
+from darwin_lab.ui.session import AT_ONCE, LATEST, QUIET, Shared, genome_at_hand, guarded, lead, pair_of
 from darwin_lab.ui.tabs.ask_views import answers_html, speed_table
 from darwin_lab.ui.tabs.parents_views import cards_table
 
@@ -95,7 +95,7 @@ def build(shared: Shared) -> None:
 
     for change in (shared.pair.change, shared.child_stamp.change):
         change(offer, [shared.pair, shared.genome, models], [models, examples], **AT_ONCE)
-    examples.input(lambda text: text or gr.skip(), examples, prompt, **AT_ONCE)
+    examples.input(lambda text: text or gr.skip(), examples, prompt, **LATEST)
 
     @guarded
     def begin(pair_key: str, text: str, who: list[str], *how: Any) -> Any:
@@ -136,7 +136,7 @@ def build(shared: Shared) -> None:
         return [speed_table(lab.chat.speed(pair, who), NO_SPEED), cards_table(plan_model(pair.father, pair.anatomy))]
 
     for change in (shared.pair.change, shared.child_stamp.change, timed.input):
-        change(show_speed, [shared.pair, timed], [speeds, cards], **AT_ONCE)
+        change(show_speed, [shared.pair, timed], [speeds, cards], **LATEST)
 
     @guarded
     def time_it(pair_key: str, who: str) -> Any:

@@ -13,7 +13,7 @@ import gradio as gr
 
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
-from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, lead, pair_of
+from darwin_lab.ui.session import AT_ONCE, PICKED, Shared, lead, pair_of
 from darwin_lab.ui.tabs import (
     benchmark_add,
     benchmark_claim,
@@ -54,7 +54,7 @@ def build(shared: Shared) -> None:
     def read_items(event: gr.EventData) -> Any:
         return str(event._data["id"]).partition("\t")[2], gr.Tabs(selected="items")
 
-    scores.select(read_items, None, [reading, parts], **QUIET)
+    scores.select(read_items, None, [reading, parts], **PICKED)
     split.change(split_words, split, about, **AT_ONCE)
 
     def children(pair_key: str, at_hand: dict[str, Any] | None, now: str | None) -> Any:

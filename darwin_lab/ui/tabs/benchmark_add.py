@@ -22,7 +22,7 @@ from darwin_lab.ui import words
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.figures.style import plural
-from darwin_lab.ui.session import AT_ONCE, QUIET, guarded, pair_of, say, verdict
+from darwin_lab.ui.session import AT_ONCE, CHOSEN, PICKED, QUIET, guarded, pair_of, say, verdict
 from darwin_lab.ui.tabs import benchmark_leaks
 from darwin_lab.ui.tabs.benchmark_place import NO_PAIR, Place, benchmark_names
 from darwin_lab.ui.tabs.benchmark_views import catalogue_table
@@ -102,7 +102,7 @@ def build(place: Place) -> None:
         return [state_words(guess, path), preview_of(guess), gr.Button(interactive=not guess.problems)]
 
     for menu in menus:
-        menu.input(changed, [file, *menus], [state, preview, add], **QUIET)
+        menu.input(changed, [file, *menus], [state, preview, add], **CHOSEN)
 
     @guarded
     def take(path: str | None, called: str, *values: Any) -> Any:
@@ -133,7 +133,7 @@ def build(place: Place) -> None:
     def pick(event: gr.EventData) -> str:
         return str(event._data["id"])
 
-    catalogue.select(pick, None, picked, **QUIET)
+    catalogue.select(pick, None, picked, **PICKED)
 
     @guarded
     def remove(row: str) -> tuple[str, str]:

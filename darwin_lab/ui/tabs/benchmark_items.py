@@ -17,7 +17,7 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.ui import words
 from darwin_lab.ui.components.data_table import Column, Row, data_table, table_value
 from darwin_lab.ui.components.heading import heading
-from darwin_lab.ui.session import AT_ONCE, LATEST, QUIET, pair_of, say
+from darwin_lab.ui.session import AT_ONCE, LATEST, PICKED, pair_of, say
 from darwin_lab.ui.tabs import benchmark_answers as answers
 from darwin_lab.ui.tabs.benchmark_place import (
     NO_PAIR,
@@ -100,7 +100,7 @@ def build(place: Place) -> gr.Dropdown:
     def pick(event: gr.EventData) -> str:
         return str(event._data["id"])
 
-    table.select(pick, None, item, **QUIET)
+    table.select(pick, None, item, **PICKED)
     return benchmark
 
 

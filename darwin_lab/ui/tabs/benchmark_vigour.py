@@ -17,7 +17,7 @@ from darwin_lab.ui.components.data_table import Column, Row, data_table, mark, t
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.figures.gap_forest import Gaps, vigour_forest
 from darwin_lab.ui.figures.style import nothing
-from darwin_lab.ui.session import AT_ONCE, QUIET, guarded, pair_of
+from darwin_lab.ui.session import AT_ONCE, PICKED, QUIET, guarded, pair_of
 from darwin_lab.ui.tabs.benchmark_place import (
     NO_PAIR,
     Place,
@@ -131,7 +131,7 @@ def build(place: Place) -> None:
     def pick(event: gr.EventData) -> str:
         return str(event._data["id"])
 
-    listed.select(pick, None, picked, **QUIET)
+    listed.select(pick, None, picked, **PICKED)
 
     @guarded
     def drop(row: str) -> str:

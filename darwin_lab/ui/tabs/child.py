@@ -21,6 +21,7 @@ from darwin_lab.ui.components.job_line import job_line
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import (
     AT_ONCE,
+    PICKED,
     QUIET,
     Shared,
     genome_at_hand,
@@ -162,7 +163,7 @@ def build(shared: Shared) -> None:
 
     for change in (shared.child_stamp.change, shared.scan_stamp.change):
         change(show_strip, [shared.pair, shared.genome], strip, **AT_ONCE)
-    strip.select(layer_clicked, None, shared.layer, **QUIET)
+    strip.select(layer_clicked, None, shared.layer, **PICKED)
 
     @guarded
     def ask_report(pair_key: str, at_hand: dict[str, Any] | None) -> Any:

@@ -24,6 +24,7 @@ from darwin_lab.ui.figures.evolution_curve import evolution_curve
 from darwin_lab.ui.figures.style import nothing, plural
 from darwin_lab.ui.session import (
     AT_ONCE,
+    PICKED,
     QUIET,
     RunChoice,
     Shared,
@@ -199,18 +200,18 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
     def pick_run(event: gr.EventData) -> RunChoice:
         return {"run": str(event._data["id"]), "candidate": None}
 
-    runs.select(pick_run, None, shared.run, **QUIET)
+    runs.select(pick_run, None, shared.run, **PICKED)
 
     def pick_row(chosen_run: RunChoice, event: gr.EventData) -> RunChoice:
         return {**chosen_run, "candidate": int(event._data["id"])}
 
-    candidates.select(pick_row, shared.run, shared.run, **QUIET)
+    candidates.select(pick_row, shared.run, shared.run, **PICKED)
 
     def pick_point(chosen_run: RunChoice, event: gr.EventData) -> Any:
         at = event._data.get("customdata")
         return {**chosen_run, "candidate": int(at)} if isinstance(at, int) else gr.skip()
 
-    curve.select(pick_point, shared.run, shared.run, **QUIET)
+    curve.select(pick_point, shared.run, shared.run, **PICKED)
 
     def load(pair_key: str, chosen_run: RunChoice, tab: str) -> Any:
         pair, run = pair_of(lab, pair_key), run_of(lab, chosen_run)

@@ -26,6 +26,7 @@ from darwin_lab.ui.figures.style import Chart, nothing
 from darwin_lab.ui.session import (
     AT_ONCE,
     LATEST,
+    PICKED,
     QUIET,
     Shared,
     genome_at_hand,
@@ -127,7 +128,7 @@ def build(shared: Shared) -> None:
 
     for change in (shared.child_stamp.change, shared.scan_stamp.change, fold.expand):
         change(show, [shared.pair, shared.genome], [strip, advice_line, table], **AT_ONCE)
-    strip.select(layer_clicked, None, shared.layer, **QUIET)
+    strip.select(layer_clicked, None, shared.layer, **PICKED)
 
 
 def opened(lab: Lab, pair_key: str) -> Pair:

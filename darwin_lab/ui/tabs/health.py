@@ -24,6 +24,7 @@ from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import (
     AT_ONCE,
     LATEST,
+    PICKED,
     QUIET,
     Shared,
     genome_at_hand,
@@ -168,12 +169,12 @@ def build(shared: Shared) -> None:
     ]  # fmt: skip
     inputs = [shared.pair, shared.genome, model, probe, *limits]
     for change in (shared.child_stamp.change, probe.input, model.input):
-        change(show, inputs, shown, **AT_ONCE)
+        change(show, inputs, shown, **LATEST)
     for limit in limits:
         limit.input(show, inputs, shown, **LATEST)
     shared.genome.change(lambda: "", None, model, **QUIET)
     for chart in (bars, dead):
-        chart.select(layer_clicked, None, shared.layer, **QUIET)
+        chart.select(layer_clicked, None, shared.layer, **PICKED)
     save.click(None, report, None, js=DOWNLOAD, **AT_ONCE)
 
     @guarded
@@ -233,7 +234,7 @@ def build(shared: Shared) -> None:
         return int(str(event._data["id"]).split(":")[0])
 
     for table in (advice, mended_layers, experts):
-        table.select(pick, None, shared.layer, **QUIET)
+        table.select(pick, None, shared.layer, **PICKED)
 
 
 def limits_of(at: tuple[Any, ...]) -> dict[str, float]:

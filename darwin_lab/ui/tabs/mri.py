@@ -16,7 +16,7 @@ from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.figures.style import nothing
-from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, guarded, layer_clicked, lead, pair_of
+from darwin_lab.ui.session import AT_ONCE, LATEST, PICKED, QUIET, Shared, guarded, layer_clicked, lead, pair_of
 from darwin_lab.ui.tabs import mri_experts, mri_panel, scan_card, trial_card
 from darwin_lab.ui.tabs.mri_layer_views import NO_PROFILE, model_tensors, tensors_note
 from darwin_lab.ui.tabs.mri_views import (
@@ -126,16 +126,16 @@ def build(shared: Shared) -> None:
 
     controls = [shared.pair, measure, half, model, view]
     for change in (measure.input, half.input, model.input, view.input, shared.scan_stamp.change):
-        change(draw, controls, [*maps, signal, progress, scan_now], **AT_ONCE)
+        change(draw, controls, [*maps, signal, progress, scan_now], **LATEST)
     listed = [tensors_head, tensors]
-    tensors_part.select(list_tensors, shared.pair, listed, **AT_ONCE)
+    tensors_part.select(list_tensors, shared.pair, listed, **LATEST)
     mri_panel.when_open(shared, shown, "tensors").change(list_tensors, shared.pair, listed, **AT_ONCE)
     for name, part_tab in (("layers", layers_part), ("experts", experts_part), ("tensors", tensors_part)):
-        part_tab.select(lambda opened=name: opened, None, shown, **AT_ONCE)
+        part_tab.select(lambda opened=name: opened, None, shown, **LATEST)
     for chart in maps:
-        chart.select(_cell_clicked, panel.probe, [shared.layer, panel.probe], trigger_mode="multiple", **QUIET)
+        chart.select(_cell_clicked, panel.probe, [shared.layer, panel.probe], **PICKED)
     for chart in expert_maps:
-        chart.select(layer_clicked, None, shared.layer, trigger_mode="multiple", **QUIET)
+        chart.select(layer_clicked, None, shared.layer, **PICKED)
 
     @guarded
     def scan(pair_key: str) -> Any:

@@ -14,7 +14,7 @@ from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.figures.style import nothing
-from darwin_lab.ui.session import AT_ONCE, Shared, pair_of, say
+from darwin_lab.ui.session import LATEST, Shared, pair_of, say
 from darwin_lab.ui.tabs import mri_expert_views as views
 from darwin_lab.ui.tabs.mri_panel import when_open
 from darwin_lab.ui.tabs.mri_views import PEOPLE, both_scans, shown_charts
@@ -109,6 +109,6 @@ def build(shared: Shared, tab: gr.Tab, shown: gr.State) -> list[gr.HTML]:
     controls = [shared.pair, measure, order, model, probe]
     drawn = [dense, *maps, *lines, head, health, probe]
     for change in (measure.input, order.input, model.input, probe.input, tab.select):
-        change(draw, controls, drawn, **AT_ONCE)
-    when_open(shared, shown, "experts").change(draw, controls, drawn, **AT_ONCE)
+        change(draw, controls, drawn, **LATEST)
+    when_open(shared, shown, "experts").change(draw, controls, drawn, **LATEST)
     return [*maps, *lines]

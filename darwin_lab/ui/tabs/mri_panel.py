@@ -17,7 +17,7 @@ from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.figures.style import nothing
-from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, pair_of, say
+from darwin_lab.ui.session import AT_ONCE, LATEST, PICKED, QUIET, Shared, pair_of, say
 from darwin_lab.ui.tabs import mri_layer_views as views
 from darwin_lab.ui.tabs.mri_views import UNITS, both_scans, half_of
 
@@ -99,9 +99,9 @@ def build(shared: Shared, measure: gr.Radio, half: gr.Radio) -> Panel:
     asked = [shared.pair, shared.layer, measure, half, probe]
     shown = [head, about, probes, about_texts, probe, texts, loads, experts, about_tensors, tensors]
     for change in (measure.input, half.input, shared.layer.change, shared.scan_stamp.change):
-        change(open_layer, asked, shown, **AT_ONCE)
+        change(open_layer, asked, shown, **LATEST)
     probe.change(list_texts, asked, texts, **AT_ONCE)
-    probes.select(_probe_clicked, None, probe, **AT_ONCE)
+    probes.select(_probe_clicked, None, probe, **PICKED)
     for button, step in ((back, -1), (forth, 1)):
         button.click(_stepper(lab, step), [shared.pair, shared.layer], shared.layer, **QUIET)
     to_gene.click(lambda: gr.Tabs(selected="genome"), None, shared.tabs, **AT_ONCE)

@@ -23,7 +23,7 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.planning import Look
 from darwin_lab.merging.operators import NEEDS_ANCESTOR
 from darwin_lab.ui.components.data_table import data_table, table_value
-from darwin_lab.ui.session import QUIET, Shared, guarded, lead, pair_of, verdict
+from darwin_lab.ui.session import CHOSEN, QUIET, Shared, guarded, lead, pair_of, verdict
 from darwin_lab.ui.tabs import parents_views as views
 
 FAMILY, OWN = "Embedded family", "Two checkpoints of your own"
@@ -101,7 +101,7 @@ def build(shared: Shared) -> None:
     chosen = [source, father, mother, ancestor, vocabulary, shared.genome]
     shown = [verdict_box, people, layers, checks, anatomy, fates, tensors, cost, cards_head, cards, cards_note]
     scanning = [scan_row, scan_words, scan_now]
-    source.input(lambda choice: gr.Column(visible=choice == OWN), source, own, **QUIET)
+    source.input(lambda choice: gr.Column(visible=choice == OWN), source, own, **CHOSEN)
 
     @guarded
     def look(choice: str, a: str, b: str, base: str, vocab: str, genes: dict[str, Any] | None) -> Any:

@@ -19,7 +19,19 @@ from darwin_lab.ui.components.data_table import data_table
 from darwin_lab.ui.components.download import served
 from darwin_lab.ui.components.job_line import job_line
 from darwin_lab.ui.figures.style import nothing
-from darwin_lab.ui.session import AT_ONCE, QUIET, Shared, genome_at_hand, guarded, layer_clicked, pair_of, say
+from darwin_lab.ui.session import (
+    AT_ONCE,
+    CHOSEN,
+    LATEST,
+    PICKED,
+    QUIET,
+    Shared,
+    genome_at_hand,
+    guarded,
+    layer_clicked,
+    pair_of,
+    say,
+)
 from darwin_lab.ui.tabs import scan_card_views as views
 
 WAYS = [("By free memory", "auto"), ("Always stream", "always"), ("Never stream", "never")]
@@ -137,7 +149,7 @@ def build(shared: Shared) -> None:
     def choose_way(pair_key: str, wanted: str) -> Any:
         return views.memory_words(lab.set_memory(opened(pair_key), wanted))
 
-    way.input(choose_way, [shared.pair, way], memory, **QUIET)
+    way.input(choose_way, [shared.pair, way], memory, **CHOSEN)
 
     @guarded
     def ask_halves(pair_key: str) -> Any:
@@ -188,7 +200,7 @@ def build(shared: Shared) -> None:
         scan_id = str(event._data.get("id", ""))
         return [scan_id, *found(scan_id)]
 
-    table.select(pick, None, [chosen, table, *picked], **QUIET)
+    table.select(pick, None, [chosen, table, *picked], **PICKED)
 
     @guarded
     def keep_it(pair_key: str, at_hand: dict[str, Any] | None, who: str, wanted: str) -> list[Any]:
@@ -241,5 +253,5 @@ def build(shared: Shared) -> None:
         return views.compared(lab, pair, (other, scan_id), (called, f"“{one.name}”"), by)
 
     for change in (chosen.change, against.input, measure.input, shared.pair.change):
-        change(compare, comparing, [told, chart], **AT_ONCE)
-    chart.select(layer_clicked, None, shared.layer, **QUIET)
+        change(compare, comparing, [told, chart], **LATEST)
+    chart.select(layer_clicked, None, shared.layer, **PICKED)

@@ -10,6 +10,7 @@ from darwin_lab.lab.views import JobView
 from darwin_lab.ui.components.chart import PLOTLY_JS
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
 from darwin_lab.ui.components.genome_editor import editor_value, genes_from
+from darwin_lab.ui.components.menus import Choice, Menu, Ticks
 from darwin_lab.ui.components.status_bar import status_value
 
 V6 = layout_for("v6", 12)
@@ -92,3 +93,16 @@ def test_the_status_bar_shows_the_running_job_first_and_its_time_left():
 
 def test_plotly_comes_from_the_installed_package():
     assert PLOTLY_JS.is_file()
+
+
+def test_a_pick_that_is_no_longer_listed_counts_as_not_made():
+    assert Menu([("A", "a"), ("B", "b")]).preprocess("a") == "a"
+    assert Menu([("A", "a")]).preprocess("gone") is None
+    assert Menu([("A", "a"), ("B", "b")], multiselect=True).preprocess(["gone", "b"]) == ["b"]
+    assert Choice(["a"]).preprocess("gone") is None
+    assert Ticks(["a", "b"]).preprocess(["b", "gone"]) == ["b"]
+    assert {part.get_block_name() for part in (Menu([]), Choice([]), Ticks([]))} == {
+        "dropdown",
+        "radio",
+        "checkboxgroup",
+    }

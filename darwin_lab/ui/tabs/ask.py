@@ -17,6 +17,7 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.scoring.chat import MOST_TOKENS, Manner
 from darwin_lab.scoring.prompt import context_of
 from darwin_lab.ui.components.data_table import data_table
+from darwin_lab.ui.components.menus import Menu, Ticks
 from darwin_lab.ui.session import AT_ONCE, LATEST, QUIET, Shared, genome_at_hand, guarded, lead, pair_of
 from darwin_lab.ui.tabs.ask_views import answers_html, speed_table
 from darwin_lab.ui.tabs.parents_views import cards_table
@@ -38,10 +39,8 @@ def build(shared: Shared) -> None:
                 label="Prompt", lines=4, max_lines=12, elem_id="ask_prompt", placeholder="What shall they answer?",
                 info="Shift + Enter asks.",
             )  # fmt: skip
-            examples = gr.Dropdown(
-                [], label="Or take one of the pair's own questions", elem_id="ask_examples", value=None
-            )
-            models = gr.CheckboxGroup([], label="Who answers", elem_id="ask_models")
+            examples = Menu([], label="Or take one of the pair's own questions", elem_id="ask_examples", value=None)
+            models = Ticks([], label="Who answers", elem_id="ask_models")
             with gr.Row(elem_classes=["dl-tight"]):
                 ask = gr.Button("Ask", variant="primary", elem_id="ask_now", min_width=120)
                 stop = gr.Button("Stop", elem_id="ask_stop", min_width=90, interactive=False)
@@ -88,13 +87,13 @@ def build(shared: Shared) -> None:
             return [gr.CheckboxGroup(choices=[], value=[]), gr.Dropdown(choices=[], value=None)]
         listed = offered(lab, pair, genes)
         keys = [key for _, key in listed]
-        kept = [key for key in chosen if key in keys]
         first = [key for key in ("father", "mother", *keys[3:4]) if key in keys]
+        kept = [key for key in chosen if key in keys] or first
+        picked = {} if kept == chosen else {"value": kept}
         questions = [(text.replace("\n", " ⏎ "), text) for text in questions_of(pair)]
-        return [gr.CheckboxGroup(choices=listed, value=kept or first), gr.Dropdown(choices=questions, value=None)]
+        return [gr.CheckboxGroup(choices=listed, **picked), gr.Dropdown(choices=questions, value=None)]
 
-    for change in (shared.pair.change, shared.child_stamp.change):
-        change(offer, [shared.pair, shared.genome, models], [models, examples], **AT_ONCE)
+    shared.child_stamp.change(offer, [shared.pair, shared.genome, models], [models, examples], **AT_ONCE)
     examples.input(lambda text: text or gr.skip(), examples, prompt, **LATEST)
 
     @guarded
@@ -135,7 +134,7 @@ def build(shared: Shared) -> None:
             return [speed_table(None, NO_SPEED), gr.skip()]
         return [speed_table(lab.chat.speed(pair, who), NO_SPEED), cards_table(plan_model(pair.father, pair.anatomy))]
 
-    for change in (shared.pair.change, shared.child_stamp.change, timed.input):
+    for change in (shared.child_stamp.change, timed.input):
         change(show_speed, [shared.pair, timed], [speeds, cards], **LATEST)
 
     @guarded

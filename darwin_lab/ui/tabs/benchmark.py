@@ -13,6 +13,7 @@ import gradio as gr
 
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.ui.components.menus import Menu
 from darwin_lab.ui.session import AT_ONCE, PICKED, Shared, lead, pair_of
 from darwin_lab.ui.tabs import (
     benchmark_add,
@@ -33,7 +34,7 @@ def build(shared: Shared) -> None:
     gr.HTML(lead("Benchmark", "The same items for every model, with intervals, paired tests and sealed report items."))
     with gr.Row(elem_classes=["dl-controls"]):
         split = gr.Radio(SPLITS, value=FIRST, label="Items", elem_id="bench_split", elem_classes=["dl-seg"])
-        child = gr.Dropdown([], label="Child", elem_id="bench_child", min_width=300)
+        child = Menu([], label="Child", elem_id="bench_child", min_width=300)
         about = gr.HTML(split_words(FIRST), elem_id="bench_split_words")
     listed = gr.Textbox("", visible="hidden", elem_id="bench_listed")
     with gr.Tabs(elem_id="bench_parts", selected="scores") as parts:
@@ -66,7 +67,7 @@ def build(shared: Shared) -> None:
         default = hand if hand in names else next((key for key in names if key not in PEOPLE), next(iter(names), None))
         return menu(names, now, now if now in names else default)
 
-    for change in (shared.pair.change, shared.child_stamp.change, listed.change):
+    for change in (shared.child_stamp.change, listed.change):
         change(children, [shared.pair, shared.genome, child], child, **AT_ONCE)
 
 

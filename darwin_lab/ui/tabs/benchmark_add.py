@@ -127,7 +127,7 @@ def build(place: Place) -> None:
         table = catalogue_table(infos, benchmark_names(infos), row if own else None)
         return [table, gr.Button(interactive=own)]
 
-    for change in (shared.pair.change, shared.child_stamp.change, place.listed.change, picked.change):
+    for change in (shared.child_stamp.change, place.listed.change, picked.change):
         change(listed, [shared.pair, picked], [catalogue, forget], **AT_ONCE)
 
     def pick(event: gr.EventData) -> str:

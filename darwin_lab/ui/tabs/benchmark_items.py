@@ -17,6 +17,7 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.ui import words
 from darwin_lab.ui.components.data_table import Column, Row, data_table, table_value
 from darwin_lab.ui.components.heading import heading
+from darwin_lab.ui.components.menus import Menu
 from darwin_lab.ui.session import AT_ONCE, LATEST, PICKED, pair_of, say
 from darwin_lab.ui.tabs import benchmark_answers as answers
 from darwin_lab.ui.tabs.benchmark_place import (
@@ -43,12 +44,12 @@ def build(place: Place) -> gr.Dropdown:
     with gr.Column(elem_classes=["dl-card"]):
         note = heading("bench_items_head", "Items", words.BENCH_ITEMS)
         with gr.Row(elem_classes=["dl-tight"]):
-            benchmark = gr.Dropdown([], label="Benchmark", elem_id="items_benchmark", scale=3, min_width=180)
-            which = gr.Dropdown(
+            benchmark = Menu([], label="Benchmark", elem_id="items_benchmark", scale=3, min_width=180)
+            which = Menu(
                 [("All items", answers.EVERY)], value=answers.EVERY, label="Show", elem_id="items_filter", scale=4,
                 min_width=240,
             )  # fmt: skip
-            category = gr.Dropdown(
+            category = Menu(
                 [("All categories", "")],
                 value="",
                 label="Category",
@@ -112,8 +113,8 @@ class Wish:
     split: str
     child: str | None
     benchmark: str | None
-    filter: str = answers.EVERY
-    category: str = ""
+    filter: str | None = answers.EVERY
+    category: str | None = ""
     text: str = ""
     open_: bool = False
     picked: str = ""
@@ -141,7 +142,7 @@ def reading(lab: Lab, pair: Pair, at_hand: dict[str, Any] | None, wish: Wish) ->
     groups = list(dict.fromkeys(one.item.category for one in every))
     group = wish.category if wish.category in groups else ""
     reset = {} if group == wish.category else {"value": group}
-    rows = answers.found(every, wish.filter, wish.child, group, wish.text)
+    rows = answers.found(every, wish.filter or answers.EVERY, wish.child, group, wish.text)
     picked = next((one for one in rows if one.item.id == wish.picked), rows[0] if rows else None)
     why = "No item fits; choose another filter or clear the search." if every else NOT_YET
     table = answers.answer_table(

@@ -20,6 +20,7 @@ from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.components.job_line import job_line
+from darwin_lab.ui.components.menus import Menu
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import AT_ONCE, LATEST, QUIET, guarded, pair_of
 from darwin_lab.ui.tabs import benchmark_views as views
@@ -50,8 +51,8 @@ def build(place: Place) -> gr.HTML:
     with gr.Row(elem_classes=["dl-row"]):
         with gr.Column(scale=4, min_width=340), gr.Column(elem_classes=["dl-card"]):
             plan_head = heading("bench_plan_head", "Run", words.BENCH_PLAN)
-            models = gr.Dropdown([], multiselect=True, label="Models", elem_id="bench_models")
-            names = gr.Dropdown([], multiselect=True, label="Benchmarks", elem_id="bench_names")
+            models = Menu([], multiselect=True, label="Models", elem_id="bench_models")
+            names = Menu([], multiselect=True, label="Benchmarks", elem_id="bench_names")
             limit = gr.Number(0, label="Items a benchmark (0 = all)", precision=0, minimum=0, elem_id="bench_limit")
             plan = data_table("bench_plan", label="What a run will answer", height=230)
             seal = gr.Checkbox(
@@ -107,9 +108,7 @@ def build(place: Place) -> gr.HTML:
         ]
 
     chosen = [shared.pair, shared.genome, models, names]
-    offered = [
-        change(menus, chosen, [models, names], **AT_ONCE) for change in (shared.pair.change, shared.child_stamp.change)
-    ]
+    offered = [shared.child_stamp.change(menus, chosen, [models, names], **AT_ONCE)]
 
     def added(pair_key: str, at_hand: dict[str, Any] | None, now: list[str], some: list[str], what: str) -> list[Any]:
         pair, (kind, _, rest) = pair_of(lab, pair_key), what.partition("\t")

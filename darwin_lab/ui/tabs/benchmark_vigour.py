@@ -15,6 +15,7 @@ from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import Column, Row, data_table, mark, table_value
 from darwin_lab.ui.components.heading import heading
+from darwin_lab.ui.components.menus import Menu
 from darwin_lab.ui.figures.gap_forest import Gaps, vigour_forest
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import AT_ONCE, PICKED, QUIET, guarded, pair_of
@@ -70,7 +71,7 @@ def build(place: Place) -> None:
             )
         listed = data_table("bench_references", label="Published rows", pick=True, height=240, empty=NO_REFERENCE)
         with gr.Row(elem_classes=["dl-controls"]):
-            benchmark = gr.Dropdown([], label="Benchmark", elem_id="ref_benchmark", min_width=180)
+            benchmark = Menu([], label="Benchmark", elem_id="ref_benchmark", min_width=180)
             name = gr.Textbox("", label="Model", placeholder="as published", elem_id="ref_name", min_width=180)
             score = gr.Textbox("", label="Score, %", placeholder="90.0", elem_id="ref_score", min_width=90)
             n = gr.Textbox("", label="Items", placeholder="198", elem_id="ref_n", min_width=90, max_lines=1)

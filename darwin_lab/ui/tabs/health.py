@@ -20,6 +20,7 @@ from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.components.job_line import job_line
+from darwin_lab.ui.components.menus import Choice, Menu
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import (
     AT_ONCE,
@@ -65,8 +66,8 @@ def build(shared: Shared) -> None:
             save = gr.Button("Report, JSON", size="sm", interactive=False, elem_id="health_report")
             job_line("health_progress", "health")
     with gr.Row(elem_classes=["dl-row", "dl-controls"]):
-        model = gr.Dropdown([(AT_HAND, "")], value="", label="Model", elem_id="health_model", min_width=260)
-        probe = gr.Radio([views.ALL], value=views.ALL, label="Probe", elem_id="health_probe", elem_classes=["dl-seg"])
+        model = Menu([(AT_HAND, "")], value="", label="Model", elem_id="health_model", min_width=260)
+        probe = Choice([views.ALL], value=views.ALL, label="Probe", elem_id="health_probe", elem_classes=["dl-seg"])
     with gr.Accordion(
         "Thresholds, and models from elsewhere", open=False, elem_id="health_more", elem_classes=["dl-card"]
     ):
@@ -125,7 +126,9 @@ def build(shared: Shared) -> None:
             )
     report = gr.Textbox("", visible="hidden", elem_id="health_json")
 
-    def found(pair_key: str, at_hand: dict[str, Any] | None, ref: str, at: tuple[Any, ...]) -> tuple[Pair, Any, Any]:
+    def found(
+        pair_key: str, at_hand: dict[str, Any] | None, ref: str | None, at: tuple[Any, ...]
+    ) -> tuple[Pair, Any, Any]:
         """The pair, the health of the chosen model, and its mending."""
         pair = pair_of(lab, pair_key)
         if pair is None:
@@ -136,7 +139,7 @@ def build(shared: Shared) -> None:
         child = lab.recipe(pair, genome_at_hand(pair, at_hand)).hash
         return pair, lab.health(pair, child, **asked), lab.care.mending(pair, child)
 
-    def show(pair_key: str, at_hand: dict[str, Any] | None, ref: str, by: str, *at: Any) -> list[Any]:
+    def show(pair_key: str, at_hand: dict[str, Any] | None, ref: str | None, by: str | None, *at: Any) -> list[Any]:
         pair, health, mending, why = None, None, None, NOT_YET
         try:
             pair, health, mending = found(pair_key, at_hand, ref, at)
@@ -247,13 +250,14 @@ def shown_health(
     health: Health,
     mending: Mending | None,
     known: list[tuple[str, str]],
-    by: str,
-    ref: str,
+    by: str | None,
+    ref: str | None,
     vocabulary: int | None = None,
 ) -> list[Any]:
     """What the tab shows of a check, in the order of its outputs."""
     probes = list(dict.fromkeys(row.probe for row in health.rows))
-    by = by if by in probes else views.ALL
+    chosen = by if by in probes else views.ALL
+    moved = {} if chosen == by else {"value": chosen}
     flagged = len(health.advice)
     told = f"{flagged} of {len(health.layer_importance['child'])} layers flagged" if flagged else views.NO_FLAG
     if flagged and ref:
@@ -264,9 +268,9 @@ def shown_health(
             health.sentence,
             views.flag_words(health) + views.transplant_words(health) + views.threshold_words(health),
         ),
-        gr.Dropdown(choices=known, value=ref),
-        gr.Radio(choices=[views.ALL, *probes], value=by),
-        views.bar_chart(health, by).wire(),
+        gr.Dropdown(choices=known),
+        gr.Radio(choices=[views.ALL, *probes], **moved),
+        views.bar_chart(health, chosen).wire(),
         views.gap_chart(health).wire(),
         views.dead_chart(health).wire(),
         views.loss_table(health, vocabulary),

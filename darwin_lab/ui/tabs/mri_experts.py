@@ -13,6 +13,7 @@ from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
+from darwin_lab.ui.components.menus import Menu
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import LATEST, Shared, pair_of, say
 from darwin_lab.ui.tabs import mri_expert_views as views
@@ -38,14 +39,13 @@ def build(shared: Shared, tab: gr.Tab, shown: gr.State) -> list[gr.HTML]:
             )
             order = gr.Radio(ORDERS, value="index", label="Sorted by", elem_id="mri_order", elem_classes=["dl-seg"])
             model = gr.Radio(MODELS, value="both", label="Model", elem_id="expert_model", elem_classes=["dl-seg"])
-            probe = gr.Dropdown(
+            probe = Menu(
                 [EVERY],
                 value=views.EVERY_PROBE,
                 label="Probe",
                 show_label=False,
                 elem_id="expert_probe",
                 min_width=200,
-                allow_custom_value=True,
             )
         with gr.Row(elem_classes=["dl-row", "dl-maps"]):
             maps = [
@@ -88,13 +88,13 @@ def build(shared: Shared, tab: gr.Tab, shown: gr.State) -> list[gr.HTML]:
             head = heading("moe_health_head", "Expert health", words.MOE_HEALTH)
             health = data_table("moe_health", label="Expert health of both parents", empty=LOOKING)
 
-    def draw(pair_key: str, by: str, sort: str, who: str, only: str) -> list[Any]:
+    def draw(pair_key: str, by: str, sort: str, who: str, asked: str | None) -> list[Any]:
         pair = pair_of(lab, pair_key)
         if pair is None:
-            return ["", *[nothing(EMPTY).wire()] * 6, "", table_value((), (), empty=EMPTY), only]
+            return ["", *[nothing(EMPTY).wire()] * 6, "", table_value((), (), empty=EMPTY), gr.skip()]
         scans = both_scans(lab, pair)
         known = [EVERY, *((name, name) for name in pair.probes.texts)]
-        only = only if only in pair.probes.texts else views.EVERY_PROBE
+        only = asked if asked in pair.probes.texts else views.EVERY_PROBE
         said = views.dense_words(scans)
         charts = shown_charts(views.expert_charts(scans, sort, by, only), who)
         charts += [drawn(scans).wire() for drawn in (views.dead_chart, views.entropy_chart, views.similarity_chart)]
@@ -103,7 +103,7 @@ def build(shared: Shared, tab: gr.Tab, shown: gr.State) -> list[gr.HTML]:
             *charts,
             views.health_note(scans),
             views.health_table(scans),
-            gr.Dropdown(known, value=only),
+            gr.Dropdown(known) if only == asked else gr.Dropdown(known, value=only),
         ]
 
     controls = [shared.pair, measure, order, model, probe]

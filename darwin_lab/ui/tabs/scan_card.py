@@ -18,6 +18,7 @@ from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table
 from darwin_lab.ui.components.download import served
 from darwin_lab.ui.components.job_line import job_line
+from darwin_lab.ui.components.menus import Menu
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import (
     AT_ONCE,
@@ -47,7 +48,9 @@ _CONFIRM = "id => id && confirm('Delete this kept scan? Its file goes with it.')
 def build(shared: Shared) -> None:
     """Put the card on the page and wire it."""
     lab = shared.lab
-    with gr.Accordion("Scan settings and saved scans", open=False, elem_id="scan_card", elem_classes=["dl-card"]):
+    with gr.Accordion(
+        "Scan settings and saved scans", open=False, elem_id="scan_card", elem_classes=["dl-card"]
+    ) as card:
         with gr.Row(elem_classes=["dl-row"]):
             with gr.Column(scale=5, min_width=340, elem_classes=["dl-card"]):
                 gr.HTML("<h3>How models are held</h3>")
@@ -94,14 +97,14 @@ def build(shared: Shared) -> None:
             table = data_table("kept_scans", label="Kept scans", pick=True, height=260, empty=views.NONE_KEPT)
             chosen = gr.Textbox("", visible="hidden", elem_id="kept_chosen")
             about = gr.HTML(elem_id="kept_about")
-            with gr.Column(visible=False, elem_id="kept_more") as more:
+            with gr.Column(visible="hidden", elem_id="kept_more") as more:
                 with gr.Row(elem_classes=["dl-controls"]):
                     new_name = gr.Textbox(label="Name", max_length=80, elem_id="kept_name")
                     rename = gr.Button("Rename", size="sm", elem_id="kept_rename", min_width=90)
                     download = gr.DownloadButton("Download to share", size="sm", elem_id="kept_download", min_width=150)
                     delete = gr.Button("Delete", size="sm", elem_id="kept_delete", min_width=90)
                 with gr.Row(elem_classes=["dl-controls"]):
-                    against = gr.Dropdown(
+                    against = Menu(
                         views.against_choices([], ""), value="father", label="Compare it with", elem_id="kept_against",
                         min_width=240,
                     )  # fmt: skip
@@ -111,7 +114,6 @@ def build(shared: Shared) -> None:
                 chart = chart_card("kept_map", "Difference of two scans", words.SCAN_COMPARED, empty=PICK,
                                    height=260, layered=True)  # fmt: skip
 
-    settings = [memory, way, halves_note, halves, probes]
     picked = [about, more, new_name, download, against]
     comparing = [shared.pair, shared.genome, chosen, against, measure]
 
@@ -124,26 +126,26 @@ def build(shared: Shared) -> None:
     def recipe_hash(pair: Pair, at_hand: dict[str, Any] | None) -> str:
         return lab.recipe(pair, genome_at_hand(pair, at_hand)).hash
 
-    def draw(pair_key: str) -> list[Any]:
+    def way_now(pair_key: str) -> list[Any]:
         pair = pair_of(lab, pair_key)
-        if pair is None:
-            shut = gr.Button(interactive=False)
-            return [views.memory_words(None), gr.skip(), say(views.HALVES_NOTE), shut, views.probe_words(None)]
-        choice, there = lab.memory(pair), views.has_halves(lab, pair)
+        choice = lab.memory(pair) if pair is not None else None
+        return [views.memory_words(choice), choice.way if choice else gr.skip()]
+
+    def measured_now(pair_key: str) -> list[Any]:
+        pair = pair_of(lab, pair_key)
+        there = pair is not None and views.has_halves(lab, pair)
         return [
-            views.memory_words(choice),
-            choice.way,
             say(views.HALVES_THERE if there else views.HALVES_NOTE),
-            gr.Button(interactive=not there),
+            gr.Button(interactive=pair is not None and not there),
             views.probe_words(pair),
         ]
 
     def found(scan_id: str) -> list[Any]:
         return [views.kept_table(lab.saved.list(), scan_id), *show(scan_id)]
 
-    for change in (shared.pair.change, shared.scan_stamp.change):
-        change(draw, shared.pair, settings, **AT_ONCE)
-    shared.pair.change(found, chosen, [table, *picked], **AT_ONCE)
+    shared.pair.change(way_now, shared.pair, [memory, way], **AT_ONCE)
+    shared.scan_stamp.change(measured_now, shared.pair, [halves_note, halves, probes], **AT_ONCE)
+    card.expand(found, chosen, [table, *picked], **AT_ONCE)
 
     @guarded
     def choose_way(pair_key: str, wanted: str) -> Any:
@@ -188,7 +190,7 @@ def build(shared: Shared) -> None:
         against_now = gr.Dropdown(views.against_choices(kept, scan_id))
         if one is None:
             words_ = say(PICK) if kept else ""
-            return [words_, gr.Column(visible=False), "", gr.DownloadButton(visible=False), against_now]
+            return [words_, gr.Column(visible="hidden"), "", gr.DownloadButton(visible=False), against_now]
         try:
             file = lab.saved.share(one.id)
             offer, note = gr.DownloadButton(value=served(file, one.id, file.name), visible=True), ""
@@ -237,7 +239,8 @@ def build(shared: Shared) -> None:
 
     delete.click(delete_it, chosen, kept_now, js=_CONFIRM, **QUIET)
 
-    def compare(pair_key: str, at_hand: dict[str, Any] | None, scan_id: str, with_: str, by: str) -> Any:
+    def compare(pair_key: str, at_hand: dict[str, Any] | None, scan_id: str, asked: str | None, by: str) -> Any:
+        with_ = asked or "father"
         one = next((about for about in lab.saved.list() if about.id == scan_id), None)
         if one is None:
             return "", nothing(PICK).wire()

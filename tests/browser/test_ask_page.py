@@ -3,8 +3,11 @@
 import re
 from typing import Any
 
+from tour import wait_scanned
+
 
 def test_father_mother_and_child_answer_one_question(page: Any) -> None:
+    wait_scanned(page)
     page.get_by_role("tab", name="Ask", exact=True).click()
     page.locator("#ask_models input:checked").nth(2).wait_for(state="attached")
     page.locator("#ask_prompt textarea").fill("Question: 12+30\nAnswer:")

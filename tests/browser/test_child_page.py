@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tour import open_tab, table, wait_idle, wait_until
+from tour import open_tab, table, wait_idle, wait_scanned, wait_until
 
 
 def test_the_recipe_is_filtered_by_what_a_tensor_is(page: Any) -> None:
@@ -21,6 +21,7 @@ def test_the_recipe_is_filtered_by_what_a_tensor_is(page: Any) -> None:
 
 
 def test_a_child_is_measured_exported_and_its_push_rehearsed(page: Any, home: Path) -> None:
+    wait_scanned(page)
     open_tab(page, "child")
     page.wait_for_selector("#child_recipe tbody tr", timeout=300_000)
     page.locator("#inherit_go").click()

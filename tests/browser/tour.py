@@ -43,6 +43,15 @@ def wait_idle(page: Any, timeout: float = 300_000) -> None:
     wait_until(page, "() => document.querySelector('.dl-status')?.dataset.state === 'idle'", timeout=timeout)
 
 
+def wait_scanned(page: Any, timeout: float = 300_000) -> None:
+    """Until both parents are scanned and advice is there: the child at hand is another one before."""
+    wait_until(
+        page,
+        "() => document.querySelector('#scan_stamp textarea, #scan_stamp input')?.value.endsWith('True:True:False')",
+        timeout=timeout,
+    )
+
+
 def settled_box(page: Any, selector: str) -> dict[str, float]:
     """Where a part lies, once two looks a third of a second apart agree: a chart beside it may still be giving way."""
     before, box = None, page.locator(selector).bounding_box()

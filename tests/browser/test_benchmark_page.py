@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tour import open_tab, series, table, wait_until
+from tour import open_tab, series, table, wait_scanned, wait_until
 
 TASKS = ("MATH", "REASONING", "CODE", "KNOWLEDGE", "LANGUAGE")
 BLEND = """cells => { const bars = document.querySelector('#bench_bars .js-plotly-plot')?._fullData?.find(
@@ -41,6 +41,7 @@ def run(page: Any, rows: int) -> list[list[str]]:
 
 
 def test_models_are_scored_read_item_by_item_and_on_a_file_of_ones_own(page: Any, tmp_path: Path) -> None:
+    wait_scanned(page)
     open_tab(page, "benchmark")
     page.locator("#bench_plan tbody tr").first.wait_for(timeout=300_000)
     fill(page, "bench_limit", "30")
@@ -72,6 +73,7 @@ def test_models_are_scored_read_item_by_item_and_on_a_file_of_ones_own(page: Any
 
     # The three against each other, and what the parents know apart.
     part(page, "vigour")
+    page.locator("#bench_vigour tbody tr").nth(len(TASKS) - 1).wait_for()
     assert [cells[:2] for cells in table(page, "bench_vigour")] == [[task, "30"] for task in TASKS]
     part(page, "overlap")
     assert set(series(page, "bench_overlap")) >= {"only the father", "both", "only the mother", "neither"}

@@ -117,8 +117,9 @@ EVOLUTION = Help(
     "Fitness is the mean over skills of p(gold), the probability the child gives to the right option, on "
     "selection items. σ is the step size of CMA-ES.",
     "Points are candidates: click one to look at it. Thick line: best so far. Band: best to worst of a "
-    "generation. Level lines: father (blue, dashed), mother (vermilion, dotted), plain 0.5 blend (grey) on all "
-    "selection items. Candidates meet a share of them, redrawn each generation; the best then meet all.",
+    "generation. Level lines: father (blue, dashed), mother (vermilion, dotted), plain 0.5 blend (grey), each "
+    "on the items of that generation. Candidates meet a share of the selection items, redrawn each generation, so "
+    "the levels move too; the best then meet all.",
     "The best of many tries on the same items is flattered by luck. Only the report items in the Child tab tell "
     "whether the child is better.",
 )

@@ -108,6 +108,18 @@ def test_the_curve_holds_every_candidate_the_running_best_and_the_parents():
     assert list(trace(chart, "step size σ").y) == [0.18, 0.2]
 
 
+def test_the_parents_lines_follow_the_items_of_each_generation():
+    rows = [{**row, "father": 0.41 + row["generation"] / 10, "items": 5} for row in RUN["generations"]]
+    some = [{**row, "items": 5} for row in RUN["candidates"]]
+    father = {"father": 0.45}
+    chart = evolution_curve(rows, some, father, items=10)
+    assert list(trace(chart, "Father").x) == [0, 1, 3]
+    assert list(trace(chart, "Father").y) == [0.41, 0.41, 0.51]
+    assert "n = 5 items a candidate, the level lines on the same" in chart.note
+    unknown = evolution_curve(RUN["generations"], some, father, items=10)
+    assert "10 for the level lines" in unknown.note
+
+
 def test_the_curve_of_nothing_is_an_empty_state():
     assert evolution_curve([], [], {}).figure is None
 

@@ -85,14 +85,15 @@ def evolution_curve(
     )
     right = max([1, *(row["index"] for row in scored)])
     for who, value in controls.items():
+        levels = _levels(who, spread)
         figure.add_trace(
             go.Scatter(
-                x=[0, right],
-                y=[value, value],
+                x=[0, *at] if levels else [0, right],
+                y=[levels[0], *levels] if levels else [value, value],
                 mode="lines",
                 name=NAME.get(who, who),
-                line={"color": COLOUR.get(who, BLEND), "width": 1.8, "dash": DASH.get(who, "dash")},
-                hovertemplate=f"{NAME.get(who, who)} {value:.4f}<extra></extra>",
+                line={"color": COLOUR.get(who, BLEND), "width": 1.8, "dash": DASH.get(who, "dash"), "shape": "vh"},
+                hovertemplate=f"{NAME.get(who, who)} %{{y:.4f}}<extra></extra>",
             )
         )
     if spread:
@@ -124,11 +125,19 @@ def evolution_curve(
     ]
     lead = f"best {best[-1]:.4f}, candidate {best_at[best.index(best[-1])]}" if best else "no candidate yet"
     each = max((row.get("items") or items for row in scored), default=items)
-    met = f"n = {items:,} items" if each == items else f"n = {each:,} items a candidate, {items:,} for the level lines"
+    same = all(_levels(who, generations) for who in controls)
+    levels = "the level lines on the same" if same else f"{items:,} for the level lines"
+    met = f"n = {items:,} items" if each == items else f"n = {each:,} items a candidate, {levels}"
     note = f"{plural(len(scored), 'candidate')} · {plural(len(generations), 'generation')} · {lead}"
     note += f" · {met}" if items else ""
     columns = ("generation", "best", "mean", "worst", "sigma")
     return Chart(figure, note, columns, tuple(rows), f"Evolution curve: {note}.")
+
+
+def _levels(who: str, generations: Sequence[Mapping[str, Any]]) -> list[float]:
+    """What a control has on the items of each generation; empty where that is not known."""
+    levels = [row.get(who) for row in generations]
+    return [level for level in levels if level is not None] if None not in levels else []
 
 
 def _best_so_far(scored: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[int]]:

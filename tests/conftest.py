@@ -1,6 +1,7 @@
 """Fixtures every room's tests may use: tiny random parents of a few families, and the embedded family."""
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -85,6 +86,20 @@ def tiny_llama_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pat
 def tiny_moe_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """(father, mother, ancestor) folders of tiny hybrid mixture-of-experts models. Read only."""
     return _trio(tmp_path_factory.mktemp("moe"), "moe")
+
+
+@pytest.fixture
+def swapped(tiny_moe_pair: tuple[Path, Path, Path], tmp_path: Path) -> Path:
+    """The mother of `tiny_moe_pair` with the experts 0 and 1 of layer 1 swapped, router rows included."""
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_moe_pair[1], tmp_path / "swapped"))
+    tensors = load_file(folder / "model.safetensors")
+    for end in ("experts.gate_up_proj", "experts.down_proj", "gate.weight"):
+        name = f"model.layers.1.mlp.{end}"
+        tensors[name] = tensors[name][[1, 0, *range(2, len(tensors[name]))]].contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 @pytest.fixture(scope="session")

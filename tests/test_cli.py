@@ -291,6 +291,13 @@ def test_bad_input_exits_2_with_one_line_and_writes_nothing(
         "--operator needs two parents": ["plan", father, "--operator", "ties"],
         "--vocab needs two parents": ["plan", father, "--vocab", "by-token"],
         "--out needs two parents": ["plan", father, "--out", out],
+        "config.json is a file, so nothing can be put into it": [
+            "plan",
+            father,
+            mother,
+            "--out",
+            Path(father) / "config.json" / "child",
+        ],
         "no benchmark has more than 1,000,000,000 items": ["claim", "90", 10**12],
         "'1e1' has an exponent": ["claim", "1e1", 10],
         "invalid choice": ["dance"],

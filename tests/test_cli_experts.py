@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from darwin_lab.cli import main
 
@@ -25,18 +25,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-@pytest.fixture
-def swapped(tiny_moe_pair: Trio, tmp_path: Path) -> Path:
-    """The mother with the experts 0 and 1 of one layer swapped, router rows included."""
-    folder = Path(shutil.copytree(tiny_moe_pair[1], tmp_path / "swapped"))
-    tensors = weights(folder)
-    for end in ("experts.gate_up_proj", "experts.down_proj", "gate.weight"):
-        moved = tensors[f"{LAYER}.{end}"]
-        tensors[f"{LAYER}.{end}"] = moved[[1, 0, *range(2, len(moved))]].contiguous()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
 def test_experts_that_are_numbered_differently_stop_a_merge_with_the_remedy(
     capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, swapped: Path, tmp_path: Path
 ) -> None:
@@ -45,6 +33,16 @@ def test_experts_that_are_numbered_differently_stop_a_merge_with_the_remedy(
     assert "only 75% of the experts in layer 1" in error
     assert "--match-experts" in error
     assert not (tmp_path / "child").exists()
+
+
+def test_a_mergekit_file_that_needs_matching_is_told_what_can_match(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, swapped: Path, tmp_path: Path
+) -> None:
+    models = [{"model": str(path), "parameters": {"weight": 0.5}} for path in (tiny_moe_pair[0], swapped)]
+    (tmp_path / "merge.yml").write_text(json.dumps({"merge_method": "linear", "models": models}))
+    code, _, error = merge(capsys, "--mergekit", tmp_path / "merge.yml", "--out", tmp_path / "child")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "a mergekit file cannot match them: merge with --ratio or --genome and --match-experts" in error
 
 
 def test_matched_experts_make_the_child_of_the_mother_before_they_were_swapped(

@@ -57,6 +57,17 @@ def test_a_recipe_run_again_gives_the_same_bytes_with_the_parents_it_names_or_th
     assert all((whole.read(name) == sharded.read(name)).all() for name in whole.names)
 
 
+def test_a_role_that_is_not_the_fathers_is_refused(capsys, child: Path, tmp_path: Path) -> None:
+    told = json.loads((child / "recipe.json").read_text())
+    row = next(row for row in told["rows"] if row["role"] == "router")
+    row["role"] = "expert"
+    (tmp_path / "edited.json").write_text(json.dumps(told))
+    code, _, err = run(capsys, "merge", "--recipe", tmp_path / "edited.json", "--out", tmp_path / "again")
+    assert code == 2
+    assert f"{row['name']} is 'router {row['component']}' in the father, the recipe says 'expert " in err
+    assert not (tmp_path / "again").exists()
+
+
 def test_a_genome_travels_in_the_recipe_of_its_child(capsys, tiny_llama_pair: Trio, tmp_path: Path) -> None:
     genome = {"version": 1, "layout": "v4", "genes": {"ratio": 0.3, "ffn": 0.9}}
     (tmp_path / "genome.json").write_text(json.dumps(genome))
@@ -85,7 +96,7 @@ def test_a_mergekit_file_makes_the_child_of_the_models_it_names(capsys, tiny_lla
     config = {"merge_method": "slerp", "base_model": str(father), "models": models, "parameters": {"t": 0.3}}
     (tmp_path / "merge.yml").write_text(yaml.safe_dump({**config, "dtype": "bfloat16"}))
     data = run_json(capsys, "merge", "--mergekit", tmp_path / "merge.yml", "--out", tmp_path / "child")
-    assert any("arithmetic is in float32" in note for note in data["notes"])
+    assert data["notes"] == ["dtype bfloat16: arithmetic is in float32 here, rounded once at the end"]
     run_json(capsys, "merge", father, mother, "--ratio", 0.3, "--operator", "slerp", "--out", tmp_path / "plain")
     assert weights(tmp_path / "child") == weights(tmp_path / "plain")
     swapped = ["merge", mother, father, "--mergekit", tmp_path / "merge.yml", "--out", tmp_path / "swapped"]
@@ -110,7 +121,9 @@ def test_a_recipe_is_shown_and_written_as_yaml_that_makes_the_same_child(
     assert weights(tmp_path / "back") == weights(out)
     code, text, _ = run(capsys, "recipe", tmp_path / "dare", "--mergekit", tmp_path / "dare.yml")
     assert code == 0
-    assert "the masks of seed 0" in text
+    assert "written; mergekit cannot say" in text and "the masks of seed 0" in text
+    code, text, _ = run(capsys, "recipe", out, "--mergekit", tmp_path / "again.yml")
+    assert (code, text.splitlines()[-1]) == (0, f"{tmp_path / 'again.yml'}: written; it says all that the recipe does")
 
 
 def test_what_contradicts_a_file_is_bad_input_in_one_line(

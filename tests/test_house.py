@@ -10,8 +10,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "darwin_lab"
 FLOOR = {
-    "errors": 0, "progress": 0, "locking": 0, "checkpoint": 1, "merging": 2, "genome": 2, "statistics": 2, "engine": 3,
-    "mri": 4, "scoring": 4, "evolution": 5, "lab": 6, "ui": 7, "verbs": 7, "cli": 8, "__main__": 9, "__init__": 0,
+    "errors": 0, "progress": 0, "locking": 0, "sizes": 0, "checkpoint": 1, "merging": 2, "genome": 2, "statistics": 2,
+    "engine": 3, "mri": 4, "scoring": 4, "evolution": 5, "lab": 6, "ui": 7, "verbs": 7, "cli": 8, "__main__": 9,
+    "__init__": 0,
 }  # fmt: skip
 BESIDE = {("merging", "genome"), ("mri", "statistics"), ("verbs", "lab")}
 

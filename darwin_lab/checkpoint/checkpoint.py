@@ -206,6 +206,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _weight_files(folder: Path) -> tuple[str, ...]:
     """File names of the shards, by the index where there is one. Only files inside the folder count."""
     if (folder / INDEX_FILE).is_file():
+        _check_side_files(folder, (INDEX_FILE,))
         files = tuple(sorted(set(_index_map(folder).values())))
         for file in files:
             _check_inside(folder, file)
@@ -240,7 +241,7 @@ def _check_inside(folder: Path, file: str) -> None:
 
 
 def _check_side_files(folder: Path, names: Iterable[str]) -> None:
-    """Config, tokenizer and code are copied into children, so a link must not bring in what lies elsewhere."""
+    """Config, index, tokenizer and code are copied into children, so a link must not bring in what lies elsewhere."""
     for name in names:
         if not _same_home(folder, folder / name):
             raise LabError(f"{folder}: {name} is a link that points outside the folder; copy the file into it")

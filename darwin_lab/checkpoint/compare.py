@@ -93,7 +93,7 @@ def _pair_checks(
         _check("hidden size", str(a.hidden_size), str(b.hidden_size), _ONE_ARCHITECTURE),
         _check("experts", _experts(a), _experts(b), _ONE_ARCHITECTURE),
         _vocabulary_check(father, other, vocabulary),
-        _head_check(a, b),
+        _head_check(father, other, a, b),
         *_tensor_checks(father, other, a, b, who, vocabulary),
     ]
     dtypes = [", ".join(sorted({info.dtype for info in ck.tensors.values()})) for ck in (father, other)]
@@ -132,10 +132,30 @@ def _experts(anatomy: Anatomy) -> str:
     return f"{anatomy.experts}, top-{anatomy.top_k}" if anatomy.experts else "none (dense)"
 
 
-def _head_check(a: Anatomy, b: Anatomy) -> Check:
-    words = ["its own" if _has_head(anatomy) else "tied to the embedding" for anatomy in (a, b)]
-    remedy = "untie the one (store its embedding as lm_head.weight too and set tie_word_embeddings to false)"
-    return _check("head", words[0], words[1], remedy)
+def is_tied(checkpoint: Checkpoint) -> bool:
+    """Whether the config says that the head is the embedding; the outer config speaks where the inner one is silent."""
+    inner = checkpoint.text_config.get("tie_word_embeddings")
+    return bool(checkpoint.config.get("tie_word_embeddings") if inner is None else inner)
+
+
+def _head_check(father: Checkpoint, other: Checkpoint, a: Anatomy, b: Anatomy) -> Check:
+    """Both store a head or neither does: one that is merged by itself would no longer be the embedding."""
+    heads = [_has_head(anatomy) for anatomy in (a, b)]
+    if heads[0] == heads[1]:
+        words = "its own" if heads[0] else "tied to the embedding"
+        return Check("head", words, words, True)
+    stored = father if heads[0] else other
+    if is_tied(stored):
+        own = "stored, though its config ties it to the embedding"
+        remedy = (
+            f"the stored head of {stored.name} is a second copy of its embedding by its config; load it in "
+            "transformers and save it again, which leaves the copy out"
+        )
+    else:
+        own = "its own"
+        remedy = "untie the one (store its embedding as lm_head.weight too and set tie_word_embeddings to false)"
+    words_a, words_b = (own if has_head else "tied to the embedding" for has_head in heads)
+    return Check("head", words_a, words_b, False, remedy)
 
 
 def _has_head(anatomy: Anatomy) -> bool:

@@ -9,7 +9,6 @@ or a cancel removes it, and after a kill the same export goes on at the last who
 import contextlib
 import errno
 import json
-import os
 import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -26,10 +25,12 @@ from darwin_lab.checkpoint.vocabulary import TOKENS_FILE, match_tokens
 from darwin_lab.engine.card import ASSETS, CARD_FILE, CardNotes, people, write_card
 from darwin_lab.engine.child import Child
 from darwin_lab.engine.partial import Partial, clear_stale
+from darwin_lab.engine.places import check_place, existing
 from darwin_lab.engine.shards import Shard, plan_shards, write_shard
 from darwin_lab.errors import LabError
 from darwin_lab.merging.recipe_file import RECIPE_FILE, recipe_text, recipe_to_json
 from darwin_lab.progress import Tick, part, silent
+from darwin_lab.sizes import bytes_words
 
 _OWN_FILES = frozenset((*SIDE_FILES, INDEX_FILE, RECIPE_FILE, TOKENS_FILE, CARD_FILE))
 _SPARE_BYTES = 1 << 20
@@ -54,9 +55,7 @@ def check_target(out: Path, *, overwrite: bool) -> None:
         stranger = next(_strangers(out), None)
         if stranger is not None:
             raise LabError(f"{out} holds {stranger}, which no export writes; move it away or give another --out")
-    parent = _existing(out.parent)
-    if not os.access(parent, os.W_OK) or shutil.disk_usage(parent).total == 0:
-        raise LabError(f"{parent} cannot be written to; choose another --out")
+    check_place(out)
 
 
 def export_child(
@@ -140,13 +139,13 @@ def _write_weights(child: Child, shards: Sequence[Shard], partial: Partial, devi
         lanes = [missing[lane :: len(devices)] for lane in range(len(devices))]
         events = _side_by_side(child, lanes, partial.folder, devices)
     started = time.monotonic()
-    tick(done / max(total, 1), f"writing {len(missing)} shards, {_amount(total - done, total)} to go")
+    tick(done / max(total, 1), f"writing {len(missing)} shards, {bytes_words(total - done)} to go")
     with contextlib.closing(events):
         for count, name in events:
             done += count
             pace = (done - kept) / max(time.monotonic() - started, 1e-6)
             left = _duration((total - done) / pace)
-            words = f"{_amount(done, total)} of {_amount(total, total)} written, {left} left ({name})"
+            words = f"{bytes_words(done)} of {bytes_words(total)} written, {left} left ({name})"
             tick(done / max(total, 1), words)
 
 
@@ -230,20 +229,27 @@ def _check_space(out: Path, shards: Sequence[Shard], child: Child) -> None:
     """
     left = out.parent / f".{out.name}.partial-{child.recipe.hash}"
     needed = _SPARE_BYTES + sum(shard.data_bytes for shard in shards if not (left / shard.file).is_file())
-    parent = _existing(out.parent)
-    if shutil.disk_usage(parent).free < needed:
+    parent, begun = existing(out.parent), _begun_bytes(left, shards)
+    if shutil.disk_usage(parent).free + begun < needed:
         clear_stale(out, keep=left)
-    free = shutil.disk_usage(parent).free
+    free = shutil.disk_usage(parent).free + begun
     if free < needed:
         raise LabError(
-            f"no space left for {out}: {_amount(needed, needed)} needed, {_amount(free, free)} free; free some first"
+            f"no space left for {out}: {bytes_words(needed)} needed, {bytes_words(free)} free; free some first"
         )
+
+
+def _begun_bytes(left: Path, shards: Sequence[Shard]) -> int:
+    """What the resumed export clears before it writes: files of its killed forerunner that are no whole shards."""
+    whole = {shard.file for shard in shards}
+    begun = [path for path in left.iterdir() if path.is_file() and path.name not in whole] if left.is_dir() else []
+    return sum(path.stat().st_size for path in begun)
 
 
 def _write_error(out: Path, shards: Sequence[Shard], error: OSError) -> LabError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         needed = sum(shard.data_bytes for shard in shards)
-        return LabError(f"no space left for {out} ({_amount(needed, needed)} needed); free some and run it again")
+        return LabError(f"no space left for {out} ({bytes_words(needed)} needed); free some and run it again")
     return LabError(f"cannot write {out}: {error.strerror or type(error).__name__}; choose another --out")
 
 
@@ -265,20 +271,6 @@ def _strangers(out: Path) -> Iterator[Path]:
         picture = inside.parent == Path(ASSETS) and inside.suffix == ".png"
         if not (picture or (own and inside.parent == Path())):
             yield inside
-
-
-def _existing(folder: Path) -> Path:
-    """The nearest folder above that exists."""
-    folder = folder.absolute()
-    with contextlib.suppress(StopIteration):
-        return next(path for path in (folder, *folder.parents) if path.is_dir())
-    return Path("/")
-
-
-def _amount(count: float, total: float) -> str:
-    """Bytes in the unit that suits `total`."""
-    unit, size = next(((name, size) for name, size in (("GB", 1e9), ("MB", 1e6)) if total >= size), ("KB", 1e3))
-    return f"{count / size:.1f} {unit}"
 
 
 def _duration(seconds: float) -> str:

@@ -34,6 +34,7 @@ from darwin_lab.engine.inherited import (
 from darwin_lab.errors import LabError
 from darwin_lab.merging.recipe_file import RECIPE_FILE, read_recipe_file
 from darwin_lab.progress import Tick, part, silent
+from darwin_lab.sizes import bytes_words
 
 CHUNK = 1 << 20
 """Elements compared at a time: a few MB for each of child, father and mother."""
@@ -123,7 +124,7 @@ class _Weights:
             tick(number / len(names), f"comparing the {what}: {name}")
             found[name] = self._tensor(name)
         read = [name for name in names if found[name].verdict != ABSENT]
-        return together(what, "tensor", found, f"{_counted(len(read))} byte by byte, {_size(self._bytes(read))}")
+        return together(what, "tensor", found, f"{_counted(len(read))} byte by byte, {bytes_words(self._bytes(read))}")
 
     def _bytes(self, names: list[str]) -> int:
         return sum(self.child.tensors[name].nbytes for name in names)
@@ -190,10 +191,6 @@ class _Weights:
 
 def _counted(tensors: int) -> str:
     return f"{tensors:,} tensor{'' if tensors == 1 else 's'}"
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 
 def _same_bytes(piece: torch.Tensor, other: torch.Tensor) -> bool:

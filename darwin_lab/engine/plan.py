@@ -16,12 +16,13 @@ from typing import Any
 from darwin_lab.checkpoint.alignment import align
 from darwin_lab.checkpoint.anatomy import Anatomy, Part, has_token_rows, read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
-from darwin_lab.checkpoint.compare import Check, compare
+from darwin_lab.checkpoint.compare import Check, compare, is_tied
 from darwin_lab.checkpoint.layout import Layout, layout_words, read_layout
 from darwin_lab.checkpoint.naming import atoms
 from darwin_lab.checkpoint.vocabulary import match_tokens
 from darwin_lab.engine.calibration import Calibration
 from darwin_lab.engine.hardware import CONTEXT, Serving, serving
+from darwin_lab.engine.places import existing
 from darwin_lab.errors import LabError
 from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR
 
@@ -185,7 +186,7 @@ def plan_model(checkpoint: Checkpoint, anatomy: Anatomy | None = None) -> ModelP
     anatomy = anatomy or read_anatomy(checkpoint)
     config = checkpoint.text_config
     layout = read_layout(anatomy, config)
-    tied = _is_tied(checkpoint)
+    tied = is_tied(checkpoint)
     share = layout.top_k / layout.experts if layout.experts and layout.top_k else 1.0
     sizes: dict[tuple[str, str], Counter[str]] = {}
     for part in anatomy.parts.values():
@@ -351,12 +352,10 @@ def _cost(plan: Plan, readers: int, out: Path | None, tokens: Vocabulary | None)
     widest = max((group.shape[-1] for group in plan.of(MERGED) if group.shape), default=1)
     matched = tokens.shared + tokens.only_father if tokens else 0
     merged, copied = plan.total(MERGED), plan.total(COPIED)
-    wanted = (out or Path()).absolute()
-    folder = next(path for path in (wanted, *wanted.parents) if path.is_dir())
     return Cost(
         memory=_buffers(plan.operator, readers, widest) + matched * _TOKEN_BYTES,
         disk=plan.father.bytes,
-        free=shutil.disk_usage(folder).free,
+        free=shutil.disk_usage(existing(out or Path())).free,
         read=merged[2] * readers + copied[2],
     )
 
@@ -373,9 +372,3 @@ def _buffers(operator: str, readers: int, widest: int) -> int:
     block = max(BLOCK, widest) if operator in BY_ROWS else BLOCK
     numbers = 2 * (readers + 1) * max(CHUNK, block) + (3 + _SCRATCH_BLOCKS) * block
     return 4 * numbers + (_HISTOGRAM_BYTES if operator in _SELECTING else 0)
-
-
-def _is_tied(checkpoint: Checkpoint) -> bool:
-    """Whether the head is the embedding; the outer config speaks where the inner one is silent."""
-    inner = checkpoint.text_config.get("tie_word_embeddings")
-    return bool(checkpoint.config.get("tie_word_embeddings") if inner is None else inner)

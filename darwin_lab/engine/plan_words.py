@@ -4,8 +4,9 @@ Takes the numbers of a `Plan`, gives plain text: no markup, no tables. Units: Gi
 """
 
 from darwin_lab.checkpoint.layout import layout_words
-from darwin_lab.engine.hardware import GIB, Format, Serving
+from darwin_lab.engine.hardware import Format, Serving
 from darwin_lab.engine.plan import COPIED, DROPPED, MERGED, STUCK, Cost, ModelPlan, Plan
+from darwin_lab.sizes import bytes_words
 
 _NOT_COUNTED = {"mtp": "the multi-token-prediction head", "vision": "the vision tower", "audio": "the audio tower"}
 
@@ -16,14 +17,6 @@ def count_words(number: int) -> str:
         if number >= scale:
             return f"{number / scale:.2f} {unit}"
     return str(number)
-
-
-def bytes_words(number: int) -> str:
-    """`65.4 GiB`, `12.3 MiB`, `812 B`."""
-    for unit, scale in (("GiB", GIB), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if number >= scale:
-            return f"{number / scale:,.1f} {unit}"
-    return f"{number} B"
 
 
 def time_words(seconds: float) -> str:

@@ -23,6 +23,7 @@ from darwin_lab.engine.child import Child
 from darwin_lab.engine.resident import Resident, require_all, require_no_nan, text_model, text_tokenizer
 from darwin_lab.engine.source import Source
 from darwin_lab.errors import LabError
+from darwin_lab.sizes import bytes_words
 
 WAYS = ("auto", "always", "never")
 OVERFLOWS = ("passes", "spill")
@@ -45,7 +46,7 @@ class Memory:
     def sentence(self) -> str:
         """One line for people."""
         how = "streamed, one layer in memory" if self.streamed else "held in memory"
-        return f"{how}: whole it takes {_size(self.needed)}, {_size(self.free)} are free"
+        return f"{how}: whole it takes {bytes_words(self.needed)}, {bytes_words(self.free)} are free"
 
 
 def weigh(source: Source, stream: str = "auto", device: str = "cpu", dtype: torch.dtype = torch.float32) -> Memory:
@@ -185,9 +186,10 @@ class Streamed(Resident):
         passes = max(1, ceil(states / self.in_memory))
         chosen = "spilled" if self.spill else "in passes"
         return (
-            f"{self.layers} layers one at a time; {tokens:,} tokens make {_size(states)} of states, "
-            f"{_size(self.in_memory)} fit: {passes} pass{'es' if passes > 1 else ''} reading {_size(passes * weights)} "
-            f"or spilled {_size(states)} on disk and {_size(weights)} read; chosen: {chosen}"
+            f"{self.layers} layers one at a time; {tokens:,} tokens make {bytes_words(states)} of states, "
+            f"{bytes_words(self.in_memory)} fit: {passes} pass{'es' if passes > 1 else ''} reading "
+            f"{bytes_words(passes * weights)} or spilled {bytes_words(states)} on disk and {bytes_words(weights)} "
+            f"read; chosen: {chosen}"
         )
 
     def _wire(self, source: Source) -> None:
@@ -286,7 +288,3 @@ def _checkpoint(source: Source) -> Checkpoint:
     if not isinstance(source, Checkpoint):
         raise LabError(f"{source.name} is neither a checkpoint nor a child; it cannot be streamed")
     return source
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -69,6 +69,16 @@ class Front:
         """Branches so far."""
         return 1 + len(self.parts) * self.layer
 
+    @property
+    def done(self) -> float:
+        """The share of the work, in passes of one branch through one layer: later layers run more branches.
+
+        The output matrix counts as one layer more, so that a sweep before it is not done.
+        """
+        count, layers = len(self.parts), (len(self.states[0]) - 1) // len(self.parts)
+        passes = [run * count + count * run * (run - 1) // 2 for run in (self.layer, layers + 1)]
+        return passes[0] / passes[1]
+
 
 @torch.inference_mode()
 def start_sweep(
@@ -180,7 +190,7 @@ def skip_sweep(
     """
     front = start_sweep(resident, [(input_ids, attention_mask)], parts=parts)
     while front.layer < resident.layers:
-        tick(front.layer / resident.layers, f"layer {front.layer}")
+        tick(front.done, f"layer {front.layer}")
         advance(resident, front, watch)
     return finish(front, 0)
 
@@ -193,7 +203,7 @@ def swap_sweep(
     one, other = models
     fronts = (start_sweep(one, [(input_ids, attention_mask)]), start_sweep(other, [(input_ids, attention_mask)]))
     while fronts[0].layer < one.layers:
-        tick(fronts[0].layer / one.layers, f"layer {fronts[0].layer}")
+        tick(fronts[0].done, f"layer {fronts[0].layer}")
         exchange(models, fronts)
     return finish(fronts[0], 0), finish(fronts[1], 0)
 

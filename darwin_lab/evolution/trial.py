@@ -164,10 +164,15 @@ def redrawn(contrast: "Contrast", rng: np.random.Generator) -> "Contrast":
     )
 
 
-def advised_recipe(advice: Prescription, anatomy: "Anatomy", vocabulary: str = "same") -> Recipe:
+def advised_recipe(
+    advice: Prescription,
+    anatomy: "Anatomy",
+    vocabulary: str = "same",
+    expert_order: Mapping[int, tuple[int, ...]] | None = None,
+) -> Recipe:
     """The prescription taken at its word: a lerp with every tensor at its mri_ratio, no thresholds, experts blended."""
     genome = neutral_genome("v6", anatomy.layers, transplant=0.0).with_genes(mri_trust=1.0)
-    return make_recipe(genome, anatomy, advice, vocabulary=vocabulary)
+    return make_recipe(genome, anatomy, advice, vocabulary=vocabulary, expert_order=expert_order)
 
 
 def run_trial(
@@ -179,6 +184,7 @@ def run_trial(
     *,
     seed: int = 0,
     vocabulary: str = "same",
+    expert_order: Mapping[int, tuple[int, ...]] | None = None,
     tick: Tick = silent,
 ) -> Trial:
     """Choose the best lerp on selection items, then score everything on report items: one look.
@@ -191,8 +197,8 @@ def run_trial(
     fitness = {ratio: _fitness(one) for ratio, one in zip(SWEEP, found, strict=True)}
     best = max(SWEEP, key=lambda ratio: fitness[ratio])
     recipes = {
-        "prescription": [advised_recipe(draw.prescription, anatomy, vocabulary) for draw in advised],
-        "placebo": [advised_recipe(draw.placebo, anatomy, vocabulary) for draw in advised],
+        "prescription": [advised_recipe(draw.prescription, anatomy, vocabulary, expert_order) for draw in advised],
+        "placebo": [advised_recipe(draw.placebo, anatomy, vocabulary, expert_order) for draw in advised],
         "blend": [lerp(0.5)],
         "lerp": [lerp(best)],
         "father": [lerp(0.0)],

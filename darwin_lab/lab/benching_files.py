@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +22,24 @@ if TYPE_CHECKING:
     from darwin_lab.lab.workbench import Workbench
 
 _NAME = re.compile(r"[\w][\w .+-]{0,63}")
+_BESIDE = re.compile(r"(?P<name>.+) \(file(?: \d+)?\)")
+"""What a file is called beside parents with a task of its name; no file can be added under such a name."""
 SPLIT_SEED = 0
 COPY = "items"
 """What a copy is called, so that ids and splits of a file do not hang on its name."""
 
 
-def infos(bench: "Workbench") -> list[BenchmarkInfo]:
-    """Every added file that can still be read, oldest first."""
-    found = (find(bench, name) for name in bench.store.notes("file", ""))
-    return [benchmark.info for benchmark in found if benchmark is not None]
+def infos(bench: "Workbench", tasks: Container[str] = ()) -> list[BenchmarkInfo]:
+    """Every added file that can still be read, oldest first. One with the name of one of `tasks`, a pair's own, has
+    another name beside that pair, and its note says so."""
+    found = ((name, find(bench, _beside(name, tasks))) for name in bench.store.notes("file", ""))
+    return [
+        replace(known.info, note=f"{known.info.note}, added as {name}, which is a task of the parents' own items here")
+        if known.name != name
+        else known.info
+        for name, known in found
+        if known is not None
+    ]
 
 
 def add(
@@ -71,11 +81,12 @@ def add(
 
 
 def find(bench: "Workbench", name: str) -> Benchmark | None:
-    """The added file of this name; None when there is none, or its copy is gone."""
-    note = bench.store.notes("file", "").get(name)
+    """The added file of this name, also of the one it has beside a task of its name; None when there is none, or its
+    copy is gone."""
+    note = bench.store.notes("file", "").get(_added_as(name))
     if note is None or not (path := _copy(note)).is_file():
         return None
-    key = ("benchmark file", str(path))
+    key = ("benchmark file", str(path), name)
     if key not in bench.loaded:
         bench.loaded[key] = _read(name, path, note)
     found: Benchmark = bench.loaded[key]
@@ -84,11 +95,26 @@ def find(bench: "Workbench", name: str) -> Benchmark | None:
 
 def forget(bench: "Workbench", name: str) -> None:
     """See `Benchmarks.forget_file`."""
-    note = bench.store.notes("file", "").get(name)
+    stored = _added_as(name)
+    note = bench.store.notes("file", "").get(stored)
     if note is None:
         raise LabError(f"no added file is called {name!r}; choose one of the catalogue")
-    bench.store.forget_note("file", "", name)
+    bench.store.forget_note("file", "", stored)
     shutil.rmtree(note["folder"], ignore_errors=True)
+
+
+def _beside(name: str, tasks: Container[str]) -> str:
+    """What a file is called beside a pair with these tasks."""
+    if name not in tasks:
+        return name
+    called = (f"{name} (file{f' {number}' if number > 1 else ''})" for number in count(1))
+    return next(one for one in called if one not in tasks)
+
+
+def _added_as(name: str) -> str:
+    """The name a file was added under."""
+    found = _BESIDE.fullmatch(name)
+    return found["name"] if found else name
 
 
 def _copy(note: Mapping[str, Any]) -> Path:

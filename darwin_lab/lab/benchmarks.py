@@ -53,11 +53,11 @@ class Benchmarks:
     # ------------------------------------------------------------------------------------------------ what there is
 
     def catalogue(self, pair: Pair) -> list[BenchmarkInfo]:
-        """Every benchmark this pair may be scored on: its own tasks, added files, then the Hub's."""
+        """Every benchmark this pair may be scored on: its own tasks, added files, then the Hub's. A file that was added
+        under the name of one of the tasks has another name here, and its note says so."""
         own = [benchmark.info for benchmark in self._own(pair).values()]
-        taken = {info.name for info in own}
-        files = [info for info in benching_files.infos(self._bench) if info.name not in taken]
-        taken |= {info.name for info in files}
+        files = benching_files.infos(self._bench, self._own(pair))
+        taken = {info.name for info in (*own, *files)}
         return [*own, *files, *(info for info in benching_hub.infos(self._bench) if info.name not in taken)]
 
     def shown(self, info: BenchmarkInfo) -> bool:

@@ -19,7 +19,6 @@ from darwin_lab.lab import recipes, scanning
 from darwin_lab.lab.pairs import Pair, lasting_ref
 from darwin_lab.lab.store import kept_json
 from darwin_lab.lab.workbench import Workbench
-from darwin_lab.merging.recipe import make_recipe
 from darwin_lab.progress import Tick, part
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Care:
 
         def pinned(shares: Mapping[int, float]) -> "Child":
             moved = replace(genome, pinned={**genome.pinned, **shares})
-            return bench.child(pair, make_recipe(moved, pair.anatomy, advice, vocabulary=pair.vocabulary))
+            return bench.child(pair, pair.recipe(moved, advice))
 
         child = pinned({})
         scanning.beside_parents(bench, pair, child, part(tick, 0.0, _CHECK), f"child {recipe_hash}")

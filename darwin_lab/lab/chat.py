@@ -79,10 +79,12 @@ class Chat:
         return job
 
     def replies(self, job_id: str) -> list[Reply]:
-        """The answers of an ask so far, in the order asked. LabError for a job that is none or left nothing."""
-        if job_id in self._live:
-            return list(self._live[job_id])
+        """The answers of an ask so far, in the order asked; once its job is over none is still to come. LabError for a
+        job that is none or left nothing."""
         view = self._bench.jobs.status(job_id)
+        if job_id in self._live:
+            told = list(self._live[job_id])
+            return told if view.open else [_ended(reply, view.error) for reply in told]
         if view.kind != "ask" or not view.result:
             raise LabError("these answers are gone; ask again")
         return [Reply(**row) for row in view.result["replies"]]
@@ -139,6 +141,13 @@ def _answer(
         raise
     finally:
         show(now)
+
+
+def _ended(reply: Reply, error: str | None) -> Reply:
+    """The reply when its job is over: one that was not finished never will be."""
+    if reply.state not in ("waiting", "loading", "writing"):
+        return reply
+    return replace(reply, state="failed", note=error) if error else replace(reply, state="stopped", note="stopped")
 
 
 def _told(reply: Reply, said: Said, state: str) -> Reply:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from darwin_lab.errors import LabError
 from darwin_lab.lab import inheriting
-from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.pairs import MATCH_THEM, MATCHED, Pair
 from darwin_lab.lab.recipes import genome_of
 from darwin_lab.lab.views import ExportView
 from darwin_lab.lab.workbench import Workbench
@@ -37,7 +37,8 @@ def request(
     check_target(target, overwrite=replace)
 
     def work(tick: Tick) -> dict[str, Any]:
-        require_same_experts(pair.father, pair.mother, pair.anatomy, recipe)
+        if pair.experts != MATCHED:
+            require_same_experts(pair.father, pair.mother, pair.anatomy, recipe, remedy=MATCH_THEM)
         inherited = inheriting.measure(bench, pair, recipe, None, part(tick, 0.0, 0.1))
         written = part(tick, 0.1, 0.8 if archive else 1.0)
         genome = genome_of(bench, pair, recipe.hash)

@@ -82,6 +82,7 @@ class Lab:
         probes: str | Path | None = None,
         split_seed: int = 0,
         vocabulary: str = "same",
+        experts: str = "numbered",
     ) -> Pair:
         """Open two parents (folder, Hub id, or family:NAME) and what they are measured with.
 
@@ -89,9 +90,11 @@ class Lab:
         everything that needs a child raises LabError with the same words. `items` are JSONL files, split by
         `split_seed` unless their rows say otherwise; without them `pair.items_by_split` is None (the family brings
         its own). `probes` defaults to the family's own or the built-in set. With `vocabulary` "by-token" parents of
-        unlike vocabularies are matched token by token. The pair is remembered in the store.
+        unlike vocabularies are matched token by token, with `experts` "matched" (which reads stretches of every expert)
+        each of the father's experts with the mother's most alike. The pair is remembered in the store.
         """
-        return self.bench.remember(pairs.open_pair(father, mother, ancestor, items, probes, split_seed, vocabulary))
+        pair = pairs.open_pair(father, mother, ancestor, items, probes, split_seed, vocabulary)
+        return self.bench.remember(planning.matched(self.bench, pair, experts))
 
     def pair(self, key: str) -> Pair:
         """The pair with this key: open already, or opened again from what the store remembers.
@@ -128,9 +131,10 @@ class Lab:
         *,
         items: Sequence[str | Path] = (),
         vocabulary: str = "same",
+        experts: str = "numbered",
     ) -> str:
-        """Queue `open_pair` for parents that take long to read or to download; the job's result is {"pair": key}."""
-        return planning.request_open(self.bench, father, mother, ancestor, items, vocabulary)
+        """Queue `open_pair` for parents that take long to read, download or match; its result is {"pair": key}."""
+        return planning.request_open(self.bench, father, mother, ancestor, items, vocabulary, experts)
 
     # ------------------------------------------------------------------------------------------------ MRI
 

@@ -7,6 +7,7 @@ figures. Loads nothing and keeps nothing.
 from dataclasses import dataclass
 
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.sizes import bytes_words
 
 AUTO = "auto"
 WAYS = (AUTO, "always", "never")
@@ -29,8 +30,9 @@ class MemoryChoice:
     def sentence(self) -> str:
         """One line for people."""
         whose = "a model takes" if self.models == 1 else f"{self.models} models at once take"
-        kept = f" and a reserve of {_size(self.reserve)}" if self.reserve else ""
-        figures = f"{whose} {_size(self.needed - self.reserve)} of weights{kept}, {_size(self.free)} are free"
+        kept = f" and a reserve of {bytes_words(self.reserve)}" if self.reserve else ""
+        weights, free = bytes_words(self.needed - self.reserve), bytes_words(self.free)
+        figures = f"{whose} {weights} of weights{kept}, {free} are free"
         asked = "" if self.way == AUTO else ", as you chose"
         if self.streamed:
             return f"Streamed, one layer in memory at a time{asked}: held whole, {figures}."
@@ -49,9 +51,3 @@ def choose(pair: Pair, way: str, device: str, models: int, held: int, *, small: 
     free = free_bytes(device) + held
     crowded = not small and needed > SHARE_OF_FREE * free
     return MemoryChoice(way, way == "always" or (way == AUTO and crowded), needed, free, models, SPARE_BYTES)
-
-
-def _size(count: int) -> str:
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"

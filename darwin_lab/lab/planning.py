@@ -19,7 +19,10 @@ from darwin_lab.lab import pairs
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.workbench import AT_ONCE_BYTES, Workbench
 from darwin_lab.mri.probes import load_probes, pasted_probes
-from darwin_lab.progress import Tick, part
+from darwin_lab.progress import Tick, part, silent
+
+_READING = 0.9
+"""The share of an opening that reading every weight takes; comparing experts reads stretches of them again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +43,12 @@ class Look:
     @property
     def is_small(self) -> bool:
         """Whether reading and scanning them is a matter of moments."""
-        return self.total_bytes <= AT_ONCE_BYTES
+        return is_small(self.total_bytes)
+
+
+def is_small(total_bytes: int) -> bool:
+    """Whether parents of so many bytes are read and scanned in moments."""
+    return total_bytes <= AT_ONCE_BYTES
 
 
 def look(
@@ -66,14 +74,25 @@ def request_open(
     ancestor: str | Path | None,
     items: Sequence[str | Path],
     vocabulary: str,
+    experts: str,
 ) -> str:
-    """Queue the opening of a large pair; see `Lab.request_open`."""
+    """Queue the opening of a large pair, or of one whose experts are to be matched; see `Lab.request_open`."""
 
-    def opened() -> Pair:
-        return pairs.open_pair(father, mother, ancestor, items, vocabulary=vocabulary)
+    def opened(tick: Tick) -> Pair:
+        return matched(bench, pairs.open_pair(father, mother, ancestor, items, vocabulary=vocabulary), experts, tick)
 
-    key = f"open:{father}:{mother}:{ancestor}:{vocabulary}"
+    key = f"open:{father}:{mother}:{ancestor}:{vocabulary}:{experts}"
     return _read_first(bench, [father, mother, *([ancestor] if ancestor else [])], opened, key)
+
+
+def matched(bench: Workbench, pair: Pair, experts: str, tick: Tick = silent) -> Pair:
+    """The pair with its experts "numbered" or "matched"; once matched, they are not compared again."""
+    if experts not in (pairs.NUMBERED, pairs.MATCHED):
+        raise LabError(f"unknown way to pair experts {experts!r}; choose {pairs.NUMBERED} or {pairs.MATCHED}")
+    if experts == pairs.NUMBERED:
+        return pair
+    kept = pairs.kept_order(bench.store.pair_refs(pairs.matched_key(pair))) if pair.anatomy.experts else None
+    return pairs.match_experts(pair, kept, tick)
 
 
 def request_pair(bench: Workbench, key: str) -> str | None:
@@ -82,20 +101,20 @@ def request_pair(bench: Workbench, key: str) -> str | None:
     if refs is None:
         return None
     members = [refs[who] for who in ("father", "mother", "ancestor") if refs[who]]
-    return _read_first(bench, members, lambda: pairs.reopen(refs), f"open:{key}")
+    return _read_first(bench, members, lambda _: pairs.reopen(refs), f"open:{key}")
 
 
-def _read_first(bench: Workbench, refs: Sequence[str | Path], opened: Callable[[], Pair], key: str) -> str:
+def _read_first(bench: Workbench, refs: Sequence[str | Path], opened: Callable[[Tick], Pair], key: str) -> str:
     """Queue the reading of every weight of `refs`, then the opening of their pair; the job's result is its key."""
 
     def work(tick: Tick) -> dict[str, str]:
         members = [open_checkpoint(ref) for ref in refs]
         done, total = 0, sum(member.total_bytes for member in members)
         for member in members:
-            share = part(tick, done / total, (done + member.total_bytes) / total)
+            share = part(tick, _READING * done / total, _READING * (done + member.total_bytes) / total)
             member.read_through(share)
             done += member.total_bytes
-        return {"pair": bench.remember(opened()).key}
+        return {"pair": bench.remember(opened(part(tick, _READING, 1.0))).key}
 
     names = " × ".join(Path(ref).name for ref in refs[:2])
     return bench.jobs.submit("open", f"Reading {names}", work, key=key, interactive=True)

@@ -22,6 +22,7 @@ from darwin_lab.lab.views import ExportView
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.recipe_file import RECIPE_FILE
 from darwin_lab.progress import Tick, silent
+from darwin_lab.sizes import bytes_words
 
 _REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _BAD_NAME = re.compile(r"--|\.\.|^[.-]|[.-]$|\.git$|\.ipynb$")
@@ -108,9 +109,9 @@ def push(plan: PushPlan, token: str, *, api: Any = None, tick: Tick = silent) ->
         address = f"{api.create_repo(plan.repo, token=token, private=plan.private, exist_ok=True)}"
         if plan.private and not api.repo_info(plan.repo, token=token).private:
             raise LabError("that repository is there already and public; choose another name, or allow a public one")
-        operations, done = [], 0
+        operations, done, total = [], 0, bytes_words(plan.total)
         for name, size in plan.files:
-            tick(0.98 * done / max(plan.total, 1), f"uploading {name}: {_mb(done)} of {_mb(plan.total)}")
+            tick(0.98 * done / max(plan.total, 1), f"uploading {name}: {bytes_words(done)} of {total}")
             file = Path(plan.folder) / name
             content = _without_places(file) if name == RECIPE_FILE else str(file)
             operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
@@ -170,10 +171,6 @@ def _without_places(recipe: Path) -> bytes:
     for parent in local:
         parent["ref"] = parent["name"]
     return (json.dumps(data, indent=1) + "\n").encode() if local else recipe.read_bytes()
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _reason(error: Exception, token: str) -> str:

@@ -13,7 +13,7 @@ from darwin_lab.lab import scanning
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.prescription import Prescription
-from darwin_lab.merging.recipe import Recipe, make_recipe, uniform_recipe
+from darwin_lab.merging.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ def recipe(bench: Workbench, pair: Pair, genome: Genome, known: Prescription | N
     """
     pair.require_mergeable()
     told = (known or advice(bench, pair, genome.prescription)) if genome.reads_advice else None
-    made = make_recipe(genome, pair.anatomy, told, vocabulary=pair.vocabulary)
+    made = pair.recipe(genome, told)
     if (pair.key, made.hash) not in bench.recipes:
         if told is not None:
             keep(bench, told)
@@ -45,7 +45,7 @@ def recipe_of(bench: Workbench, pair: Pair, who: str) -> Recipe:
     """The recipe of "father", "mother", "blend" or of a known recipe hash. LabError for anything else."""
     if who in RATIOS:
         pair.require_mergeable()
-        made = uniform_recipe(pair.anatomy, RATIOS[who], vocabulary=pair.vocabulary)
+        made = pair.uniform(RATIOS[who])
         if (pair.key, made.hash) not in bench.recipes:
             fingerprint = bench.child(pair, made).fingerprint
             bench.store.remember_recipe(pair.key, made.hash, ratio=RATIOS[who], fingerprint=fingerprint)
@@ -57,7 +57,7 @@ def recipe_of(bench: Workbench, pair: Pair, who: str) -> Recipe:
     if row is None:
         raise LabError(f"no child {who!r} of these parents is known; choose father, mother, blend or a child made here")
     if row["genome"] is None:
-        return uniform_recipe(pair.anatomy, row["ratio"], vocabulary=pair.vocabulary)
+        return pair.uniform(row["ratio"])
     genome = genome_from_json(row["genome"], pair.anatomy.layers)
     made = recipe(bench, pair, genome, find(bench, pair, row["prescription"]) if row["prescription"] else None)
     if made.hash != who:

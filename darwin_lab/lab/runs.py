@@ -23,7 +23,7 @@ from darwin_lab.lab.views import RunView
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.operators import NEEDS_ANCESTOR
 from darwin_lab.merging.prescription import Prescription
-from darwin_lab.merging.recipe import Recipe, check_options, inert_genes, uniform_recipe
+from darwin_lab.merging.recipe import Recipe, check_options, inert_genes
 from darwin_lab.progress import Tick, part
 from darwin_lab.scoring.score import Score
 
@@ -185,7 +185,7 @@ def _problem(
         items=pair.ids,
         controls={who: recipes.recipe_of(bench, pair, who) for who in scoring.BESIDE},
         at_once=bench.lanes(pair),
-        lerp=lambda ratio: uniform_recipe(pair.anatomy, ratio, vocabulary=pair.vocabulary),
+        lerp=pair.uniform,
         placebo=_placebo(bench, pair, settings, layout, advice) if "placebo" in settings.controls else None,
     )
 

@@ -34,7 +34,10 @@ def parent(pair: Pair, who: str) -> "Source":
 
 @lru_cache(maxsize=8)
 def _with_his_tokens(pair: Pair) -> "Source":
-    """The mother under the father's tokenizer: the child that is all hers but for tokens she does not have."""
+    """The mother under the father's tokenizer: the child that is all hers but for tokens she does not have.
+
+    Her experts keep their own numbers, as in every scan of hers.
+    """
     from darwin_lab.engine.child import Child
 
     all_hers = uniform_recipe(pair.anatomy, 1.0, vocabulary=pair.vocabulary)
@@ -78,9 +81,18 @@ def contrast_folder(bench: Workbench, pair: Pair) -> Path:
     return bench.store.folder("contrasts", *parents, *_basis(pair, contrast_settings()))
 
 
+def loops_file(bench: Workbench, pair: Pair, fingerprint: str) -> Path:
+    """The file of how often the model with this fingerprint falls into a loop."""
+    from darwin_lab.mri.loops import loop_settings
+
+    return bench.store.folder("loops", fingerprint, *_basis(pair, loop_settings())).with_suffix(".json")
+
+
 def static_file(bench: Workbench, pair: Pair) -> Path:
-    """The file of the static profile of the parents; probes do not matter to it."""
-    return bench.store.folder("profiles", pair.father.fingerprint, pair.mother.fingerprint).with_suffix(".json")
+    """The file of the static profile of the parents; probes do not matter to it, which experts are compared does."""
+    matched = ["matched"] if pair.expert_order else []
+    parents = pair.father.fingerprint, pair.mother.fingerprint
+    return bench.store.folder("profiles", *parents, *matched).with_suffix(".json")
 
 
 def folders(bench: Workbench, pair: Pair) -> list[Path]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from darwin_lab.checkpoint.alignment import align
 from darwin_lab.errors import LabError
+from darwin_lab.lab import looping
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.scan_places import (
     contrast_folder,
@@ -130,10 +131,11 @@ def health_of(bench: Workbench, pair: Pair, fingerprint: str, thresholds: Mappin
     except TypeError as error:
         raise LabError(f"unknown health threshold ({error}); see the thresholds in the health tab") from error
     advice = prescription(bench, pair)
-    sources = (child, father, mother, limits, advice.golden if advice else ())
+    loops = looping.counted(bench, pair, fingerprint, *parents_prints(bench, pair))
+    sources = (child, father, mother, limits, advice.golden if advice else (), loops)
     known, found = bench.loaded.get(("health", pair.key, fingerprint), (None, None))
     if known is None or any(one is not other and one != other for one, other in zip(known, sources, strict=True)):
-        found = check_health(child, father, mother, sources[-1], limits)
+        found = check_health(child, father, mother, sources[4], limits, pair.expert_order, loops)
         bench.loaded["health", pair.key, fingerprint] = (sources, found)
     return found  # type: ignore[no-any-return]
 
@@ -185,10 +187,14 @@ def request_child(bench: Workbench, pair: Pair, recipe: Recipe) -> str:
 
 
 def beside_parents(bench: Workbench, pair: Pair, source: "Source", tick: Tick, words: str) -> None:
-    """Scan a child and both parents, whatever is missing; for an interactive job that already runs on the worker."""
+    """Scan a child and both parents and count their loops, whatever is missing; for an interactive job that already
+    runs on the worker."""
     _scan(bench, pair, source, part(tick, 0.0, 0.4), words, _BETWEEN)
+    looping.count(bench, pair, source, part(tick, 0.4, 0.46))
     for place, who in enumerate(("father", "mother")):
-        make(bench, pair, who, part(tick, 0.4 + 0.3 * place, 0.7 + 0.3 * place), _BETWEEN)
+        start = 0.46 + 0.27 * place
+        make(bench, pair, who, part(tick, start, start + 0.22), _BETWEEN)
+        looping.count(bench, pair, parent(pair, who), part(tick, start + 0.22, start + 0.27))
 
 
 def ensure(bench: Workbench, pair: Pair, tick: Tick) -> None:
@@ -315,7 +321,7 @@ def _profile(bench: Workbench, pair: Pair, tick: Tick) -> None:
 
     pair.require_mergeable()
     path = static_file(bench, pair)
-    mother = align(pair.father, pair.mother, vocabulary=pair.vocabulary)
+    mother = align(pair.father, pair.mother, vocabulary=pair.vocabulary, expert_order=pair.expert_order)
     profile = static_profile(pair.father, mother, pair.anatomy, tick)
     bench.store.keep_text(path, json.dumps(profile.to_json()))
 

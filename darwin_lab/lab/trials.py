@@ -12,9 +12,10 @@ from darwin_lab.errors import LabError
 from darwin_lab.lab import recipes, scanning, scoring
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.workbench import Workbench
-from darwin_lab.merging.recipe import Recipe, uniform_recipe
+from darwin_lab.merging.recipe import Recipe
 from darwin_lab.progress import Tick, part
 from darwin_lab.scoring.score import Score
+from darwin_lab.sizes import bytes_words
 
 if TYPE_CHECKING:
     from darwin_lab.engine.child import Child
@@ -124,12 +125,12 @@ class Trials:
         if held.streamed or (held.way == "auto" and needed > held.free):
             raise LabError(
                 "the gradient view needs the whole model in memory three times (weights, gradients, mother minus "
-                f"father), about {needed / 1e9:.1f} GB, and {held.free / 1e9:.1f} GB are free; use smaller parents, or "
+                f"father), about {bytes_words(needed)}, and {bytes_words(held.free)} are free; use smaller parents, or "
                 "choose never to stream this pair"
             )
 
     def _between(self, pair: Pair, ratio: float) -> "Child":
-        return self._bench.child(pair, uniform_recipe(pair.anatomy, ratio, vocabulary=pair.vocabulary))
+        return self._bench.child(pair, pair.uniform(ratio))
 
     def _kept(self, pair: Pair, name: str) -> "Trial | None":
         from darwin_lab.evolution.trial import Trial
@@ -155,9 +156,10 @@ class Trials:
             pair.anatomy,
             {probe: len(lengths) for probe, lengths in swaps.lengths.items()},
             score,
-            lambda ratio: uniform_recipe(pair.anatomy, ratio, vocabulary=pair.vocabulary),
+            pair.uniform,
             seed=seed,
             vocabulary=pair.vocabulary,
+            expert_order=pair.expert_order,
             tick=tick,
         )
 

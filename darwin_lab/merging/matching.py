@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from darwin_lab.merging.recipe import Recipe
 
 Floats = NDArray[np.float64]
+MATCH_THEM = "use --match-experts"
+"""What to do about experts that do not correspond, in the shell."""
 SAME = 0.99
 """Least share of experts that must find themselves before two parents are merged by number."""
 SKETCH = 512
@@ -58,13 +60,13 @@ class ExpertIdentity:
         """Whether the parents may be merged expert by expert as they are numbered."""
         return self.worst >= SAME
 
-    def require_same(self) -> None:
+    def require_same(self, remedy: str = MATCH_THEM) -> None:
         """Raises `LabError` naming the worst layer and the remedy when the experts do not correspond by number."""
         if not self.same:
             layer = min(self.share, key=lambda one: self.share[one])
             raise LabError(
                 f"only {self.share[layer]:.0%} of the experts in layer {layer} are most like the one with their own "
-                f"number in the other parent ({SAME:.0%} needed); use --match-experts, or choose parents of one base"
+                f"number in the other parent ({SAME:.0%} needed); {remedy}, or choose parents of one base"
             )
 
     def words(self) -> str:
@@ -115,7 +117,12 @@ def mixes_experts(recipe: "Recipe") -> bool:
 
 
 def require_same_experts(
-    father: Checkpoint, mother: Checkpoint, anatomy: Anatomy, recipe: "Recipe", tick: Tick = silent
+    father: Checkpoint,
+    mother: Checkpoint,
+    anatomy: Anatomy,
+    recipe: "Recipe",
+    tick: Tick = silent,
+    remedy: str = MATCH_THEM,
 ) -> None:
     """Before a merge by number: raises `LabError` when it would blend experts that do not correspond.
 
@@ -124,7 +131,7 @@ def require_same_experts(
     if not recipe.expert_order and mixes_experts(recipe):
         identity = expert_identity(father, mother, anatomy, tick)
         if identity is not None:
-            identity.require_same()
+            identity.require_same(remedy)
 
 
 def _experts(source: Checkpoint | Aligned, parts: list[Part], experts: int) -> list[Floats]:

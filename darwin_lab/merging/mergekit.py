@@ -49,7 +49,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class MergekitFile:
-    """A configuration that a recipe can say. `notes` list what it says that does not matter here."""
+    """A configuration that a recipe can say. `said` list what it says that does not matter here."""
 
     path: str
     method: Method
@@ -59,7 +59,13 @@ class MergekitFile:
     slices: tuple[Slice, ...]
     parameters: Mapping[str, Setting]
     dtype: str | None
-    notes: tuple[str, ...]
+    said: tuple[str, ...]
+
+    def notes(self, anatomy: Anatomy) -> tuple[str, ...]:
+        """What is done otherwise here than mergekit would, for a father of this anatomy."""
+        kept = sum(not part.mergeable for part in anatomy.parts.values())
+        copied = f"{kept} tensors that are never merged are copied from the father; mergekit drops many such"
+        return (*self.said, copied) if kept else self.said
 
     def child_dtype(self, father: Checkpoint) -> str | None:
         """The dtype to convert to, None where it is what most of the father has already."""
@@ -197,7 +203,7 @@ def _understood(path: str, data: Mapping[str, Any]) -> MergekitFile:
     dtype = _files(data, father, refused, notes)
     if refused:
         raise _refusal(path, refused)
-    notes += [*method.notes, "tensors that mergekit would drop (towers, MTP heads) are copied from the father"]
+    notes += method.notes
     parameters = data.get("parameters") or {}
     return MergekitFile(path, method, father, mother, ancestor, slices, parameters, dtype, tuple(dict.fromkeys(notes)))
 

@@ -14,6 +14,7 @@ from platform import python_version
 from typing import Any
 
 from darwin_lab import __version__
+from darwin_lab.checkpoint.anatomy import Anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint, read_json
 from darwin_lab.checkpoint.vocabulary import VOCABULARIES
 from darwin_lab.errors import LabError
@@ -58,6 +59,15 @@ class RecipeFile:
                     f"{found.name} is not the {role} of this recipe: its fingerprint is {found.fingerprint}, the "
                     f"recipe's {wanted.name} had {wanted.fingerprint}; give the checkpoint it was made with"
                 )
+
+    def check_roles(self, anatomy: Anatomy) -> None:
+        """Raises `LabError` where a row's role is not the father's: the recipe's hash says nothing of roles."""
+        for name, row in self.recipe.rows.items():
+            part = anatomy.parts.get(name)
+            if part is not None and (row.role, row.component or part.component) != (part.role, part.component):
+                has = f"{row.role} {row.component}".strip()
+                is_ = f"{part.role} {part.component}".strip()
+                raise LabError(f"{name} is {is_!r} in the father, the recipe says {has!r}; get the recipe anew")
 
     def other_versions(self) -> dict[str, tuple[str, str]]:
         """What differs from the machine of the export: name -> (then, now). The bytes may then differ too."""
@@ -207,6 +217,9 @@ def _row(data: Any, place: int) -> Row:
             f"row {row.name}: copy at ratio {row.ratio:g} makes no sense; write ratio 0 (the father's) or 1 (the "
             'mother\'s), or action "merge"'
         )
+    if row.expert_ratios is not None and (row.action == "copy" or row.role not in ("expert", "router")):
+        what = "is copied whole" if row.action == "copy" else f"has no experts (role {row.role})"
+        raise LabError(f"row {row.name}: expert_ratios does nothing in a tensor that {what}; write null")
     return row
 
 

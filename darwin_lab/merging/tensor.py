@@ -92,10 +92,8 @@ def _merged(row: Row, recipe: Recipe, shape: tuple[int, ...], whole: Stretch) ->
     if not whole.count:
         return
     if shares is not None and shape[:1] != (len(shares),):
-        experts = shape[0] if shape else 1
-        raise LabError(
-            f"row {row.name}: expert_ratios has {len(shares)} numbers for {experts} experts; write one for each"
-        )
+        experts, given = shape[0] if shape else 1, f"{len(shares)} number{'' if len(shares) == 1 else 's'}"
+        raise LabError(f"row {row.name}: expert_ratios has {given} for {experts} experts; write one for each")
     if shares is None:
         yield from _blended(whole, how, row.ratio)
     elif row.role == "router":

@@ -218,9 +218,9 @@ def _read_swaps(
     fronts = start_sweep(models[0], batches, models[0].spill), start_sweep(models[1], batches, models[1].spill)
     layers = models[0].layers
     while fronts[0].layer < layers:
-        tick(fronts[0].layer / (layers + 1), f"{words}, layer {fronts[0].layer} of {layers}")
+        tick(fronts[0].done, f"{words}, layer {fronts[0].layer} of {layers}")
         exchange(models, fronts)
-    tick(layers / (layers + 1), f"{words}, next tokens")
+    tick(fronts[0].done, f"{words}, next tokens")
     into_a, into_b = (_losses(model, front, batches) for model, front in zip(models, fronts, strict=True))
     for (probe, chosen), a, b in zip(group, into_a, into_b, strict=True):
         both = 0.5 * (a[0] - a[1:]) + 0.5 * (b[1:] - b[0])

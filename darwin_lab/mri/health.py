@@ -6,7 +6,7 @@ thresholds are ours; they are parameters and stay in the result.
 Must not know: recipes, tensors, how a scan was made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from darwin_lab.errors import LabError
 from darwin_lab.mri.advantage import probe_weights
+from darwin_lab.mri.loops import LoopRow, Loops, loop_rows, loops_more
 from darwin_lab.mri.moe_health import MoeHealth, moe_from_json, moe_health
 from darwin_lab.mri.record import MEASURES, Scan, shared_probes
 from darwin_lab.statistics.bootstrap import bootstrap_mean
@@ -134,6 +135,8 @@ class Health:
     thresholds: Thresholds = field(default_factory=Thresholds)
     moe: MoeHealth | None = None
     """The experts; None for a dense model."""
+    loops: tuple[LoopRow, ...] = ()
+    """Texts that end in a loop, child, father and mother; empty where that was not measured."""
 
     @property
     def flagged_layers(self) -> tuple[int, ...]:
@@ -176,18 +179,25 @@ class Health:
                 advice=tuple(Advice(**{**row, "probes": tuple(row["probes"])}) for row in data["advice"]),
                 thresholds=Thresholds(**data["thresholds"]),
                 moe=moe_from_json(data.get("moe")),
+                loops=tuple(LoopRow(**row) for row in data.get("loops", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise LabError(f"not a health check ({error}); run it again") from error
 
 
 def check_health(
-    child: Scan, father: Scan, mother: Scan, golden: Sequence[int] = (), thresholds: Thresholds | None = None
+    child: Scan,
+    father: Scan,
+    mother: Scan,
+    golden: Sequence[int] = (),
+    thresholds: Thresholds | None = None,
+    expert_order: Mapping[int, tuple[int, ...]] | None = None,
+    loops: Mapping[str, Loops] | None = None,
 ) -> Health:
     """Compare a child's scan with both parents' on the probes all three hold.
 
-    `golden`: layers where the mother leads. Raises `LabError` for scans that cannot be compared.
-    Source: methods, section 6.
+    `golden`: layers where the mother leads. `expert_order` as in `moe_health`. `loops` of child, father and
+    mother, where they were counted. Raises `LabError` for scans that cannot be compared. Source: methods, section 6.
     """
     limits = thresholds or Thresholds()
     probes = shared_probes(child, father, mother)
@@ -196,7 +206,8 @@ def check_health(
     flagged = sorted({row.layer for row in rows if row.interference or row.function_loss})
     transplants = tuple(_transplant(child, father, mother, layer, probes, limits) for layer in golden)
     broken_at = _not_finite(child, probes)
-    verdict, sentence = _verdict(child, rows, nll, transplants, broken_at, limits)
+    repeated = loop_rows(loops or {})
+    verdict, sentence = _verdict(child, rows, nll, transplants, repeated, broken_at, limits)
     share = probe_weights(probes)
     scans = dict(zip(WHO, (child, father, mother), strict=True))
     return Health(
@@ -213,7 +224,8 @@ def check_health(
         transplants=transplants,
         advice=tuple(_advice(layer, rows, nll) for layer in flagged),
         thresholds=limits,
-        moe=moe_health(child, father, mother),
+        moe=moe_health(child, father, mother, expert_order),
+        loops=repeated,
     )
 
 
@@ -276,33 +288,37 @@ def _verdict(
     rows: Sequence[LayerRow],
     nll: Sequence[NllRow],
     transplants: Sequence[Transplant],
+    loops: Sequence[LoopRow],
     broken_at: str | None,
     limits: Thresholds,
 ) -> tuple[str, str]:
     who = "The child" if child.model == "child" else child.model
     if broken_at is not None:
         return "unhealthy", f"{who} is unhealthy: its scan holds values that are not finite ({broken_at})."
-    interfering = sorted({row.layer for row in rows if row.interference})
-    losing = sorted({row.layer for row in rows if row.function_loss})
-    share = len({*interfering, *losing}) / child.layers
+    interfering = [row for row in rows if row.interference]
+    losing = [row for row in rows if row.function_loss]
+    share = len({row.layer for row in (*interfering, *losing)}) / child.layers
     lost = [row for row in nll if row.lost]
     broken = [row for row in lost if min(row.child_minus_father[0], row.child_minus_mother[0]) > limits.broken_nll]
     missed = [transplant.layer for transplant in transplants if not transplant.successful]
     if broken or share > limits.unhealthy_layers:
         verdict = "unhealthy"
-    elif share > limits.watch_layers or lost or missed:
+    elif share > limits.watch_layers or lost or missed or loops_more(loops):
         verdict = "watch"
     else:
         verdict = "healthy"
     reasons = []
     if interfering:
-        reasons.append(f"interference in {_layers(interfering)}")
+        worst = max(interfering, key=lambda row: row.child - limits.interference_factor * max(row.father, row.mother))
+        reasons.append(f"interference in {_found(interfering, worst)}")
     if losing:
-        reasons.append(f"function lost in {_layers(losing)}")
+        reasons.append(f"function lost in {_found(losing, min(losing, key=_kept_share))}")
     if lost:
         reasons.append(f"worse than both parents on {', '.join(row.probe for row in lost)}")
     if missed:
         reasons.append(f"transplant incomplete in golden {_layers(missed)}")
+    if loops_more(loops):
+        reasons.append(f"more texts that end in a loop than in both parents ({loops[0].looping} of {loops[0].texts})")
     words = "needs watching" if verdict == "watch" else f"is {verdict}"
     because = "; ".join(reasons) or "no layer interferes, none lost its function, no probe is worse than both parents"
     return verdict, f"{who} {words}: {because}."
@@ -349,6 +365,18 @@ def _not_finite(scan: Scan, probes: tuple[str, ...]) -> str | None:
             if len(bad):
                 return f"{measure} of {probe}, L{bad[0]}"
     return None
+
+
+def _found(rows: Sequence[LayerRow], worst: LayerRow) -> str:
+    """The layers of some findings, with the layer and the probe of the worst."""
+    layers = sorted({row.layer for row in rows})
+    named = f"on {worst.probe}" if len(rows) == 1 else f"worst on {worst.probe}"
+    return f"{_layers(layers)} ({named if len(layers) == 1 else f'worst in L{worst.layer} on {worst.probe}'})"
+
+
+def _kept_share(row: LayerRow) -> float:
+    """Of what the layer is worth to the parent it is worth most to, the share it is worth to the child."""
+    return row.child / max(row.father, row.mother)
 
 
 def _layers(layers: Sequence[int]) -> str:

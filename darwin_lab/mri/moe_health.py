@@ -60,15 +60,24 @@ class MoeHealth:
     """What the token count allows to say."""
 
 
-def moe_health(child: Scan, father: Scan, mother: Scan) -> MoeHealth | None:
-    """The MoE half of a health check; None for a model without experts. Source: methods, sections 4 and 6."""
+def moe_health(
+    child: Scan, father: Scan, mother: Scan, expert_order: Mapping[int, tuple[int, ...]] | None = None
+) -> MoeHealth | None:
+    """The MoE half of a health check; None for a model without experts. Source: methods, sections 4 and 6.
+
+    `expert_order`: decoder layer -> for each of the child's experts which of the mother's it comes from, where that is
+    not the one with its number; the father's keep theirs.
+    """
     reports = [scan.expert_report() for scan in (child, father, mother)]
     own, a, b = reports
     if own is None or a is None or b is None:
         return None
     times = sum((np.asarray(child.counts[probe]).sum(0) for probe in child.probes), np.zeros(own.utilisation.shape))
     alive = own.utilisation >= DEAD / child.experts
-    dead_a, dead_b = a.dead, b.dead
+    dead_a, dead_b = a.dead, b.dead.copy()
+    for row, layer in enumerate(b.layers):
+        if expert_order and layer in expert_order:
+            dead_b[row] = b.dead[row, list(expert_order[layer])]
     revived = [
         _expert(own, times, row, expert, "both" if dead_a[row, expert] and dead_b[row, expert] else
                 "father" if dead_a[row, expert] else "mother")

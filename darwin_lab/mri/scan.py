@@ -210,12 +210,12 @@ class _Reading:
         if kept is not None:
             kept(front)
         while front.layer < model.layers:
-            self.tick(front.layer / (model.layers + 1), f"{words}, layer {front.layer} of {model.layers}")
+            self.tick(front.done, f"{words}, layer {front.layer} of {model.layers}")
             advance(model, front, watch)
             if keeper is not None and model.streamed:
                 keeper.offer(self.number, front, gathered)
         self.lacking |= front.lacking
-        self.tick(model.layers / (model.layers + 1), f"{words}, next tokens")
+        self.tick(front.done, f"{words}, next tokens")
         with model.head():
             for batch, (probe, chosen) in enumerate(group):
                 gathered[probe].add(chosen, *self._measures(front, batch, batches[batch], probe))

@@ -80,7 +80,7 @@ def asked_of(resident: Resident, items: Sequence[Item], how: Asking = PLAINLY, k
 
         written = write(resident, prompts, tick, keep=keep, rows=rows)
         return [
-            Reply(answer_in(items[call.item], order, found.text), found.text, found.margin)
+            Reply(answer_in(items[call.item], order, found.text), found.text, found.margin, found.thought)
             for call, order, found in zip(calls, orders, written, strict=True)
         ]
 

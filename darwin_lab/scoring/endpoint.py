@@ -7,12 +7,11 @@ nothing about protocols, right answers or storage.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -20,24 +19,56 @@ from darwin_lab.errors import LabError
 from darwin_lab.progress import Tick
 from darwin_lab.scoring.asking import PLAINLY, greedy_rows
 from darwin_lab.scoring.draws import uniform
+from darwin_lab.scoring.endpoint_http import RefusedError, Server
+from darwin_lab.scoring.endpoint_reply import Heard, heard
 from darwin_lab.scoring.items import Item
 from darwin_lab.scoring.kept import Entry, Kept
 from darwin_lab.scoring.letters import Order
 from darwin_lab.scoring.protocols import Ask, Call, Reply
-from darwin_lab.scoring.questions import Asking, answer_in, messages_of, order_of, plain_text, stops_of, turns_of
+from darwin_lab.scoring.questions import (
+    CUES,
+    Asking,
+    answer_in,
+    extraction_of,
+    messages_of,
+    order_of,
+    plain_text,
+    stops_of,
+    turns_of,
+)
+from darwin_lab.scoring.thinking import SPENT, TAGS
 
-AGAIN = frozenset((408, 429, 500, 502, 503, 504))
-"""Answers of a server that may be another one a little later."""
-LONGEST_WAIT = 60.0
+TOP_TOKENS = 5
+"""How many likeliest tokens a server is asked for, where the margin of an answer is wanted."""
 _TICK_SECONDS = 0.2
+_CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
+"""What makes vLLM and SGLang go on with an assistant's message instead of beginning a new one."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an endpoint said to one question: `text` without its `thought`. `closed`: the thought's budget was spent and
+    we closed it; `lost`: it was spent, and the server could not be made to go on to an answer."""
+
+    text: str
+    thought: str = ""
+    margin: float | None = None
+    closed: bool = False
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class _Question:
+    item: str
+    payload: dict[str, Any]
+    cue: str
 
 
 class Endpoint:
     """A model behind `url` (".../v1"; a bare host gets it). At most `concurrency` requests are under way at once.
 
-    One that is refused for now (429, 5xx) or takes longer than `timeout` seconds is sent again up to `retries` times,
-    after `pause` seconds, twice that, and so on, or after what the server asks for. Raises LabError for a URL that is
-    none and a key variable that is not set.
+    `retries`, `timeout`, `pause` and `key_env` as `Server` has them. After answers came, `said` has them all:
+    what a budget for thinking cost, and which greedy ones came without a margin, can be counted there.
     """
 
     def __init__(
@@ -51,64 +82,66 @@ class Endpoint:
         timeout: float = 60.0,
         pause: float = 0.5,
     ) -> None:
-        self.url, self.model = _base(url), model
-        if not model.strip():
-            raise LabError("an endpoint serves models by name; say which with --endpoint-model")
-        if concurrency < 1 or retries < 0 or timeout <= 0:
-            raise LabError("--concurrency and --timeout must be above 0, --retries 0 or more")
-        self._concurrency, self._retries, self._timeout, self._pause = concurrency, retries, timeout, pause
-        self._key_env = key_env
-        if key_env is not None and not os.environ.get(key_env):
-            raise LabError(f"the environment variable {key_env} is not set; put the endpoint's key there")
-        if not all("!" <= letter <= "~" for letter in self._key()):
-            raise LabError(
-                f"the environment variable {key_env} holds no key (white space or accents in it); set it anew"
-            )
+        if concurrency < 1:
+            raise LabError("--concurrency must be above 0")
+        self._server = Server(url, model, key_env, retries, timeout, pause)
+        self.url, self.model = self._server.url, model
+        self.said: dict[str, Said] = {}
+        self.continues: bool | None = None
+        self._concurrency = concurrency
+        self._no_probabilities = False
 
-    def asked(self, items: Sequence[Item], how: Asking = PLAINLY, keep: Kept | None = None) -> Ask:
+    def asked(
+        self, items: Sequence[Item], how: Asking = PLAINLY, keep: Kept | None = None, *, margins: bool = False
+    ) -> Ask:
         """The model as a protocol asks it: chat completions with `how.chat`, otherwise completions.
 
-        A sampled call has a seed that belongs to (how.seed, item id, sample). Replies have no margin, so a confidence
-        gate judges by agreement. Texts go to `keep` as they come, and are not asked for again. Raises LabError, in one
-        line, for a server that cannot be reached, refuses, or answers something else, and for a thinking budget.
+        A sampled call has a seed that belongs to (how.seed, item id, sample). With `margins` the greedy calls ask for
+        probabilities, and their replies have a margin where the server gives any. A thinking budget is kept by a second
+        request that closes the thought, where the server goes on with a message it is given; elsewhere `max_tokens`
+        bounds thought and answer together, and a thought that takes all of it leaves no answer. What is said goes to
+        `keep` as it comes, the thought apart from the text, and is not asked for again. Raises LabError, in one line,
+        for a server that cannot be reached, refuses, answers something else, or does not tell a thought whose budget
+        is spent from an answer.
         """
-        if how.thinking_budget is not None:
-            raise LabError("an endpoint closes its thoughts itself; leave out --thinking-budget, or score in memory")
 
         def ask(calls: Sequence[Call], tick: Tick) -> list[Reply]:
+            if how.thinking_budget is not None and self.continues is None:
+                self.continues = self._goes_on(how)
             orders = [order_of(items[call.item], call, how.seed) for call in calls]
             names: list[str] = []
-            wanted: dict[str, tuple[str, dict[str, Any]]] = {}
+            wanted: dict[str, _Question] = {}
             asked: dict[str, list[tuple[Call, Order | None]]] = {}
             for call, order in zip(calls, orders, strict=True):
-                payload = self._payload(items[call.item], call, order, how)
-                names.append(_digest(self.url, payload))
-                wanted[names[-1]] = items[call.item].id, payload
+                item = items[call.item]
+                payload = self._payload(item, call, order, how, margins)
+                names.append(_digest(self.url, payload, how))
+                wanted[names[-1]] = _Question(item.id, payload, CUES.get(extraction_of(item), ""))
                 asked.setdefault(names[-1], []).append((call, order))
-            texts = {name: keep.get(name) for name in wanted} if keep else {}
-            texts = {name: text for name, text in texts.items() if text is not None}
+            known = {name: keep.get(name) for name in wanted} if keep else {}
+            self.said.update((name, Said(**value)) for name, value in known.items() if value is not None)
+            missing = {name: given for name, given in wanted.items() if known.get(name) is None}
 
-            def came(name: str, text: str) -> None:
-                texts[name] = text
+            def came(name: str, said: Said) -> None:
+                self.said[name] = said
                 if keep is not None:
                     rows = [
                         row
                         for call, order in asked[name]
-                        for row in greedy_rows(items[call.item], call, answer_in(items[call.item], order, text))
+                        for row in greedy_rows(items[call.item], call, answer_in(items[call.item], order, said.text))
                     ]
-                    keep.put([Entry(name, text, tuple(rows))])
+                    keep.put([Entry(name, asdict(said), tuple(rows))])
 
-            self._fetch("chat/completions" if how.chat else "completions",
-                        {name: given for name, given in wanted.items() if name not in texts}, came, tick)  # fmt: skip
+            self._fetch(missing, how, came, tick)
             tick(1.0, "answered")
             return [
-                Reply(answer_in(items[call.item], order, texts[name]), texts[name])
-                for call, order, name in zip(calls, orders, names, strict=True)
+                Reply(answer_in(items[call.item], order, said.text), said.text, said.margin, said.thought)
+                for call, order, said in zip(calls, orders, map(self.said.__getitem__, names), strict=True)
             ]
 
         return ask
 
-    def _payload(self, item: Item, call: Call, order: Order | None, how: Asking) -> dict[str, Any]:
+    def _payload(self, item: Item, call: Call, order: Order | None, how: Asking, margins: bool) -> dict[str, Any]:
         turns = turns_of(item, call, order)
         payload: dict[str, Any] = {
             "model": self.model,
@@ -116,28 +149,44 @@ class Endpoint:
             "temperature": call.temperature,
             "seed": int(uniform("endpoint", how.seed, item.id, call.sample) * 2**31) if call.temperature else how.seed,
         }
+        if how.thinking_budget is not None:
+            payload["max_tokens"] = how.thinking_budget + (0 if self.continues else how.max_new_tokens)
+        if margins and call.temperature == 0:
+            payload |= {"logprobs": True, "top_logprobs": TOP_TOKENS} if how.chat else {"logprobs": TOP_TOKENS}
         if not how.chat:
             return {**payload, "prompt": plain_text(turns), "stop": list(stops_of(item))}
-        if how.thinking is not None:
-            payload["chat_template_kwargs"] = {"enable_thinking": how.thinking}
-        return {**payload, "messages": messages_of(turns)}
+        return {**payload, **_thinking(how), "messages": messages_of(turns)}
+
+    def _goes_on(self, how: Asking) -> bool:
+        """Whether the server goes on with an assistant's message that it is given: asked with and without the flag for
+        it, the prompts it reads differ in length. No item is shown to it for this."""
+        opening, closing = TAGS[0]
+        begun = {"role": "assistant", "content": f"{opening}\nIt is A.{SPENT}{closing}\n\nANSWER:"}
+        payload = {
+            "model": self.model, "max_tokens": 1, "temperature": 0, "add_generation_prompt": False, **_thinking(how),
+            "messages": [{"role": "user", "content": "Which letter comes first?"}, begun],
+        }  # fmt: skip
+        with self._server.client() as client:
+            try:
+                read = [
+                    heard(self._server.post(client, "chat/completions", {**payload, **more}, "(trial)"), self.url).read
+                    for more in ({}, _CONTINUE)
+                ]
+            except RefusedError:
+                return False
+        return None not in read and read[0] != read[1]
 
     def _fetch(
-        self,
-        path: str,
-        wanted: Mapping[str, tuple[str, dict[str, Any]]],
-        came: Callable[[str, str], None],
-        tick: Tick,
+        self, wanted: Mapping[str, _Question], how: Asking, came: Callable[[str, Said], None], tick: Tick
     ) -> None:
-        """Sends the requests (item id, payload); `came` gets each text by its name, in the caller's thread.
+        """Asks the questions; `came` gets what is said to each by its name, in the caller's thread.
 
         Whoever stops the work waits for no answer that is under way.
         """
         stop = Event()
-        key = self._key()
-        client = httpx.Client(timeout=self._timeout, headers={"Authorization": f"Bearer {key}"} if key else {})
+        client = self._server.client()
         todo: SimpleQueue[str] = SimpleQueue()
-        found: SimpleQueue[tuple[str, str | Exception]] = SimpleQueue()
+        found: SimpleQueue[tuple[str, Said | Exception]] = SimpleQueue()
         for name in wanted:
             todo.put(name)
 
@@ -148,7 +197,7 @@ class Endpoint:
                 except Empty:
                     return
                 try:
-                    found.put((name, self._text(client, path, *wanted[name], stop)))
+                    found.put((name, self._ask(client, wanted[name], how, stop)))
                 except Exception as error:
                     found.put((name, error))
 
@@ -159,114 +208,63 @@ class Endpoint:
             while left:
                 tick(1 - left / len(wanted), f"{left} answers to come from {self.model}")
                 try:
-                    name, text = found.get(timeout=_TICK_SECONDS)
+                    name, said = found.get(timeout=_TICK_SECONDS)
                 except Empty:
                     continue
-                if isinstance(text, Exception):
-                    raise text
-                came(name, text)
+                if isinstance(said, Exception):
+                    raise said
+                came(name, said)
                 left -= 1
         finally:
             stop.set()
             client.close()
 
-    def _text(self, client: httpx.Client, path: str, item: str, payload: dict[str, Any], stop: Event) -> str:
-        """What the model wrote; a request that fails for now is sent again."""
+    def _ask(self, client: httpx.Client, question: _Question, how: Asking, stop: Event) -> Said:
+        """What the model says to one question, its thought closed where a budget for it is spent."""
+        first = self._heard(client, question, {}, how, stop)
+        if how.thinking_budget is None or not first.cut:
+            return Said("" if first.thinking else first.text, first.thought, first.margin)
+        if not first.marked:
+            raise LabError(
+                f"item {question.item!r}: {self.url} spent {question.payload['max_tokens']} tokens and marks no "
+                "thought (no reasoning_content, no <think>), so its budget cannot be kept; start the server with its "
+                "reasoning parser, or leave out --thinking-budget"
+            )
+        if not self.continues:
+            return Said("" if first.thinking else first.text, first.thought, first.margin, lost=first.thinking)
+        opening, closing = first.tags or TAGS[0]
+        begun = question.cue if first.thinking else first.text
+        ending = SPENT if first.thinking else "\n"
+        message = {"role": "assistant", "content": f"{opening}\n{first.thought}{ending}{closing}\n\n{begun}"}
+        more = {"messages": [*question.payload["messages"], message], "max_tokens": how.max_new_tokens, **_CONTINUE}
+        rest = self._heard(client, question, more, how, stop)
+        # A reasoning parser may take what follows a thought that the prompt closed for a thought.
+        said = rest.text if rest.tags else rest.text or rest.thought
+        return Said(f"{begun}{said}", first.thought, rest.margin, closed=first.thinking)
+
+    def _heard(
+        self, client: httpx.Client, question: _Question, more: Mapping[str, Any], how: Asking, stop: Event
+    ) -> Heard:
+        """One answer; a server that gives no probabilities is asked without from then on."""
+        path, payload = "chat/completions" if how.chat else "completions", {**question.payload, **more}
         url = f"{self.url}/{path}"
-        for attempt in range(self._retries + 1):
-            pause = self._pause * 2**attempt
-            try:
-                answer = client.post(url, json=payload)
-            except httpx.TimeoutException:
-                trouble = f"gives no answer within {self._timeout:g} s"
-            except httpx.ConnectError as error:
-                raise LabError(f"{url} cannot be reached ({_line(str(error))}); is the server running there?") from None
-            except httpx.TransportError as error:
-                trouble = f"breaks the connection ({_line(str(error)) or type(error).__name__})"
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise LabError(f"{url} cannot be asked ({_line(str(error))}); check --endpoint") from None
-            else:
-                if answer.status_code not in AGAIN:
-                    return _said(self._accepted(answer, url, item), url)
-                trouble = f"answers HTTP {answer.status_code}{self._words(answer)}"
-                pause = max(pause, _asked_pause(answer))
-            if attempt < self._retries and stop.wait(min(pause, LONGEST_WAIT)):
-                break
-        raise LabError(
-            f"item {item!r}: {url} {trouble}, {self._retries + 1} times; give a lower --concurrency or a longer "
-            "--timeout"
-        )
-
-    def _accepted(self, answer: httpx.Response, url: str, item: str) -> httpx.Response:
-        """The answer, unless it is a refusal. Raises LabError with what the server said."""
-        code, words = answer.status_code, self._words(answer)
-        if code in (401, 403):
-            key = f"the key in {self._key_env}" if self._key_env else "a request without a key"
-            raise LabError(f"{url} refuses {key} (HTTP {code}{words}); name the variable that holds it with --key-env")
-        if code == 404:
-            raise LabError(f"{url} knows no model {self.model!r} (HTTP 404{words}); {self.url}/models lists its models")
-        if code != 200:
-            raise LabError(f"item {item!r}: {url} refuses it (HTTP {code}{words}); mend the item or the settings")
-        return answer
-
-    def _words(self, answer: httpx.Response) -> str:
-        """ ": " and what the server said, in one line and without the key."""
+        plain = {name: value for name, value in payload.items() if name not in ("logprobs", "top_logprobs")}
+        if plain == payload or self._no_probabilities:
+            return heard(self._server.post(client, path, plain, question.item, stop), url)
         try:
-            error = answer.json()["error"]
-            words = error["message"] if isinstance(error, dict) else error
-        except (ValueError, KeyError, TypeError):
-            words = answer.text
-        key = self._key()
-        words = _line(str(words).replace(key, "***") if key else str(words))
-        return f": {words}" if words else ""
-
-    def _key(self) -> str:
-        """The key, as it is in the environment now; "" without one."""
-        return os.environ.get(self._key_env, "").strip() if self._key_env else ""
+            return heard(self._server.post(client, path, payload, question.item, stop), url)
+        except RefusedError:
+            answer = heard(self._server.post(client, path, plain, question.item, stop), url)
+            self._no_probabilities = True
+            return answer
 
 
-def _said(answer: httpx.Response, url: str) -> str:
-    """The text of a completion. Raises LabError for anything else."""
-    try:
-        choice = answer.json()["choices"][0]
-        text = choice["message"]["content"] if "message" in choice else choice["text"]
-    except (ValueError, LookupError, TypeError):
-        raise LabError(
-            f"{url} answers something that is no completion ({_line(answer.text)!r}); is the server there "
-            "OpenAI-compatible?"
-        ) from None
-    return text if isinstance(text, str) else ""
+def _thinking(how: Asking) -> dict[str, Any]:
+    """What tells a server's chat template to think or not."""
+    return {} if how.thinking is None else {"chat_template_kwargs": {"enable_thinking": how.thinking}}
 
 
-def _base(url: str) -> str:
-    """The endpoint's root, ending in /v1 unless another path was given."""
-    plain = url.strip().rstrip("/")
-    for ending in ("/chat/completions", "/completions"):
-        plain = plain.removesuffix(ending)
-    try:
-        parts = urlsplit(plain)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise LabError(f"{url!r} is not the address of a server; give one such as http://localhost:8000/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise LabError(
-            "an endpoint's address holds no key or question; put the key in a variable and name it, --key-env"
-        )
-    return plain if parts.path else f"{plain}/v1"
-
-
-def _asked_pause(answer: httpx.Response) -> float:
-    """Seconds the server asks to wait; 0 where it does not say."""
-    asked = answer.headers.get("retry-after", "")
-    return float(asked) if asked.isdigit() else 0.0
-
-
-def _digest(url: str, payload: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps([url, payload], sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _line(text: str) -> str:
-    """A server's words in one line."""
-    return " ".join(text.split())[:200]
+def _digest(url: str, payload: Mapping[str, Any], how: Asking) -> str:
+    """A digest of all that an answer depends on."""
+    asked = [url, payload] if how.thinking_budget is None else [url, payload, how.thinking_budget, how.max_new_tokens]
+    return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).hexdigest()

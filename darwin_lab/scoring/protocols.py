@@ -42,11 +42,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: None where the model never answered. `margin` is p(best) - p(second) where it is known."""
+    """What came back: None where the model never answered. `margin` is p(best) - p(second) where it is known; the
+    `thought` before the text is no part of it."""
 
     answer: Answer | None
     text: str = ""
     margin: float | None = None
+    thought: str = ""
 
 
 Ask = Callable[[Sequence[Call], Tick], list[Reply]]

@@ -36,7 +36,13 @@ def genome_of_file(path: Path, layers: int) -> Genome:
 
 
 def lab_advice(
-    father: str, mother: str, ancestor: str | None, vocabulary: str, wanted: str | None, tick: Tick
+    father: str,
+    mother: str,
+    ancestor: str | None,
+    vocabulary: str,
+    wanted: str | None,
+    tick: Tick,
+    experts: str = "numbered",
 ) -> tuple[Prescription | None, bool]:
     """The prescription with the hash `wanted`, else that of the lab's scans of both parents, made now where they are
     missing; and whether any was made."""
@@ -44,7 +50,7 @@ def lab_advice(
 
     lab = Lab()
     try:
-        pair = lab.open_pair(father, mother, ancestor, vocabulary=vocabulary)
+        pair = lab.open_pair(father, mother, ancestor, vocabulary=vocabulary, experts=experts)
         jobs = lab.request_scan(pair) if wanted is None else []
         for index, job_id in enumerate(jobs):
             lab.wait(job_id, part(tick, index / len(jobs), (index + 1) / len(jobs)))

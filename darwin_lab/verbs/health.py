@@ -16,12 +16,14 @@ from darwin_lab.engine.streamed import load_model, weigh
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome
 from darwin_lab.merging.recipe import make_recipe, uniform_recipe
-from darwin_lab.mri.health import Health, check_health
+from darwin_lab.mri.health import WHO, Health, check_health
+from darwin_lab.mri.loops import Loops
 from darwin_lab.mri.mending import Mending, mend, nll_changes
 from darwin_lab.mri.prescribe import golden_layers
 from darwin_lab.mri.probes import ProbeSet
 from darwin_lab.mri.record import Scan
 from darwin_lab.mri.scan import MAX_TOKENS, scan_model
+from darwin_lab.mri.writing import count_loops
 from darwin_lab.progress import Tick, part
 from darwin_lab.verbs.common import Result, genome_of_file, lab_advice, probes_for
 
@@ -49,16 +51,16 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         require_compatible(father, folder, vocabulary=arguments.vocab)
     model = load_model(father, weigh(father))
     beside = _with_his_tokens(father, mother, ancestor, arguments.vocab)
-    scans = [
-        scan_model(
-            model, source, probes, part(tick, _ADVISED + index / 5, _ADVISED + (index + 1) / 5), max_tokens=limit
-        )
-        for index, source in enumerate((child, father, beside))
-    ]
-    found = _checked(scans)
+    scans, loops = [], {}
+    for index, (who, source) in enumerate(zip(WHO, (child, father, beside), strict=True)):
+        share = part(tick, _ADVISED + index / 5, _ADVISED + (index + 1) / 5)
+        scans.append(scan_model(model, source, probes, part(share, 0.0, 0.8), max_tokens=limit))
+        if not model.streamed:
+            loops[who] = count_loops(model, source, probes, part(share, 0.8, 1.0))
+    found = _checked(scans, loops)
     if pinned is None or genome is None or arguments.mend is None:
         return Result(found.to_json(), _text(found))
-    mending = _mended(model, pinned, genome, found, scans, probes, limit, part(tick, _ADVISED + 0.6, 1.0))
+    mending = _mended(model, pinned, genome, found, scans, loops, probes, limit, part(tick, _ADVISED + 0.6, 1.0))
     if mending.genome is not None:
         arguments.mend.write_text(json.dumps(mending.genome, indent=1) + "\n", encoding="utf-8")
     saved = f"mended genome in {arguments.mend}" if mending.genome else "no genome written: no layer was moved"
@@ -107,9 +109,9 @@ def _with_his_tokens(father: Checkpoint, mother: Checkpoint, ancestor: Checkpoin
     return Child(father, mother, all_hers, ancestor, name=mother.name)
 
 
-def _checked(scans: list[Scan]) -> Health:
+def _checked(scans: list[Scan], loops: Mapping[str, Loops]) -> Health:
     child, father, mother = scans
-    return check_health(child, father, mother, golden=golden_layers(father, mother))
+    return check_health(child, father, mother, golden=golden_layers(father, mother), loops=loops)
 
 
 def _mended(
@@ -118,6 +120,7 @@ def _mended(
     genome: Genome,
     found: Health,
     scans: list[Scan],
+    loops: Mapping[str, Loops],
     probes: ProbeSet,
     limit: int,
     tick: Tick,
@@ -134,13 +137,21 @@ def _mended(
     if not pins:
         return Mending(recipe.hash, None, None, layers, found, None, ())
     new = pinned(pins)
-    scan = scan_model(model, new, probes, part(tick, 0.7, 1.0), max_tokens=limit)
+    scan = scan_model(model, new, probes, part(tick, 0.7, 0.95), max_tokens=limit)
+    again = {"child": count_loops(model, new, probes, part(tick, 0.95, 1.0))} if loops else {}
     moved = replace(genome, pinned={**genome.pinned, **pins}).to_json()
-    after = _checked([scan, father, mother])
+    after = _checked([scan, father, mother], {**loops, **again})
     return Mending(recipe.hash, new.recipe.hash, moved, layers, found, after, nll_changes(before, scan))
 
 
 def _text(found: Health) -> str:
     rows = [f"{'probe':<12} {'child':>8} {'father':>8} {'mother':>8}   NLL, nats a token"]
     rows += [f"{row.probe:<12} {row.child:8.3f} {row.father:8.3f} {row.mother:8.3f}" for row in found.nll]
+    if found.loops:
+        rows += ["", f"{'texts that end in a loop':<25} share  95 % interval"]
+        rows += [
+            f"{row.who:<12} {row.looping:>5} of {row.texts:<4} {row.looping / row.texts:6.1%}  "
+            f"[{row.low:.1%}, {row.high:.1%}]"
+            for row in found.loops
+        ]
     return "\n".join([f"{found.verdict}: {found.sentence}", "", *rows])

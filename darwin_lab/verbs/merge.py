@@ -20,7 +20,7 @@ from darwin_lab.errors import LabError
 from darwin_lab.genome.block_text import genome_of_blocks
 from darwin_lab.genome.genome import Genome, genome_from_json
 from darwin_lab.genome.presets import preset_genome, stretch_words
-from darwin_lab.merging.matching import expert_identity, require_same_experts
+from darwin_lab.merging.matching import MATCH_THEM, expert_identity, require_same_experts
 from darwin_lab.merging.mergekit import read_mergekit
 from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR, USES_DENSITY_B, USES_DRAWS
 from darwin_lab.merging.prescription import Prescription
@@ -32,6 +32,7 @@ from darwin_lab.verbs.common import Result, genome_of_file, lab_advice
 _SCANNING_SHARE, _LOOKING_SHARE = 0.8, 0.05
 _DECIDED = frozenset({"operator", "option", "density", "scans", "router", "experts", "match_experts"})
 """Flags that a recipe or mergekit file leaves no room for."""
+_NO_MATCHING = "a mergekit file cannot match them: merge with --ratio or --genome and --match-experts"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         planned = _from_genes(arguments, tick)
     recipe = planned.recipe
     if arguments.recipe is None and not arguments.match_experts:
-        require_same_experts(planned.father, planned.mother, read_anatomy(planned.father), recipe)
+        remedy = MATCH_THEM if arguments.mergekit is None else _NO_MATCHING
+        require_same_experts(planned.father, planned.mother, read_anatomy(planned.father), recipe, remedy=remedy)
     child = Child(planned.father, planned.mother, recipe, planned.ancestor, name=arguments.out.name)
     looked = planned.scanned + _LOOKING_SHARE * (1.0 - planned.scanned)
     inherited = what_was_inherited(
@@ -111,6 +113,7 @@ def _from_recipe(arguments: argparse.Namespace) -> _Planned:
     assert mother is not None
     file.check_parents(opened)
     require_compatible(father, mother, ancestor, vocabulary=file.recipe.vocabulary)
+    file.check_roles(read_anatomy(father))
     if arguments.dtype is not None and arguments.dtype != file.dtype:
         has = file.dtype or "the father's"
         raise LabError(f"--dtype {arguments.dtype} contradicts the recipe, which has {has}; leave it out")
@@ -129,8 +132,9 @@ def _from_mergekit(arguments: argparse.Namespace) -> _Planned:
     ancestor = _opened(arguments.ancestor, file.ancestor, "ancestor") if file.ancestor is not None else None
     vocabulary = arguments.vocab or "same"
     require_compatible(father, mother, ancestor, vocabulary=vocabulary)
-    recipe = file.recipe(read_anatomy(father), seed=arguments.seed or 0, vocabulary=vocabulary)
-    return _Planned(father, mother, ancestor, recipe, file.child_dtype(father), notes=file.notes)
+    anatomy = read_anatomy(father)
+    recipe = file.recipe(anatomy, seed=arguments.seed or 0, vocabulary=vocabulary)
+    return _Planned(father, mother, ancestor, recipe, file.child_dtype(father), notes=file.notes(anatomy))
 
 
 def _refuse_beside(arguments: argparse.Namespace, file: str, flags: frozenset[str]) -> None:
@@ -183,13 +187,13 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
     scanned = _SCANNING_SHARE if asks and arguments.scans is None else 0.0
     words = stretch_words(arguments.preset, anatomy.layers) if arguments.preset else ""
     notes = [words] if words else []
-    advice = _advice(arguments, genome, father, mother, notes, part(tick, 0.0, scanned)) if asks else None
-    order = None
-    if arguments.match_experts:
-        identity = expert_identity(father, mother, anatomy)
-        if identity is None:
-            raise LabError(f"{father.name} has no experts to match; leave --match-experts out")
-        order = identity.order
+    identity = expert_identity(father, mother, anatomy) if arguments.match_experts else None
+    if arguments.match_experts and identity is None:
+        raise LabError(f"{father.name} has no experts to match; leave --match-experts out")
+    order = identity.order if identity else None
+    scanning = part(tick, 0.0, scanned)
+    advice = _advice(arguments, genome, father, mother, order, notes, scanning) if asks else None
+    if identity is not None:
         notes.append(identity.words())
     if arguments.blocks is not None:
         notes.append("what lies in no layer (embedding, output head, final norm) is blended half and half")
@@ -282,20 +286,22 @@ def _advice(
     genome: Genome | None,
     father: Checkpoint,
     mother: Checkpoint,
+    order: Mapping[int, tuple[int, ...]] | None,
     notes: list[str],
     tick: Tick,
 ) -> Prescription | None:
     """The prescription that the genome or --experts goes by: from the scans given, or of scans made now."""
     trust = f"mri_trust {genome.genes['mri_trust']:g}: " if genome and genome.genes.get("mri_trust") else ""
     if arguments.scans is not None:
-        advice = _given_advice(arguments, father, mother)
+        advice = _given_advice(arguments, father, mother, order)
         notes += [f"{trust}card V6 advice from the scans given", advice.note]
         return advice
     wanted = genome.prescription if genome else None
     try:
         found, fresh = lab_advice(
-            arguments.father, arguments.mother, arguments.ancestor, arguments.vocab or "same", wanted, tick
-        )
+            arguments.father, arguments.mother, arguments.ancestor, arguments.vocab or "same", wanted, tick,
+            experts="matched" if arguments.match_experts else "numbered",
+        )  # fmt: skip
     except LabError as error:
         told, flag, limit = str(error).partition("; shorten it, or cut all texts with --max-tokens ")
         if not flag:
@@ -305,7 +311,12 @@ def _advice(
     return found
 
 
-def _given_advice(arguments: argparse.Namespace, father: Checkpoint, mother: Checkpoint) -> Prescription:
+def _given_advice(
+    arguments: argparse.Namespace,
+    father: Checkpoint,
+    mother: Checkpoint,
+    order: Mapping[int, tuple[int, ...]] | None,
+) -> Prescription:
     """Card V6 advice from two saved scans; the contrastive one needs the parents side by side."""
     from darwin_lab.mri.prescribe import prescribe
     from darwin_lab.mri.record import Scan
@@ -316,5 +327,5 @@ def _given_advice(arguments: argparse.Namespace, father: Checkpoint, mother: Che
         if made.fingerprint != parent.fingerprint:
             raise LabError(f"the {who}'s scan is of {made.model}, not of {parent.name} as it is now; scan it again")
     anatomy = read_anatomy(father)
-    aligned = align(father, mother, vocabulary=arguments.vocab or "same")
+    aligned = align(father, mother, vocabulary=arguments.vocab or "same", expert_order=order)
     return prescribe(scan_a, scan_b, anatomy, mode="card_v6", static=static_profile(father, aligned, anatomy))

@@ -7,9 +7,11 @@ from darwin_lab.checkpoint.looking import look_at
 from darwin_lab.engine import plan_words as words
 from darwin_lab.engine.calibration import calibrate
 from darwin_lab.engine.hardware import GIB
+from darwin_lab.engine.places import check_place
 from darwin_lab.engine.plan import COPIED, DROPPED, MERGED, STUCK, ModelPlan, Plan, plan_pair, timed
 from darwin_lab.errors import LabError
 from darwin_lab.progress import Tick
+from darwin_lab.sizes import bytes_words
 from darwin_lab.verbs.common import Result
 
 
@@ -19,6 +21,8 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     for flag in ("ancestor", "operator", "vocab", "out"):
         if arguments.mother is None and getattr(arguments, flag) is not None:
             raise LabError(f"--{flag} needs two parents; name the mother too")
+    if arguments.out is not None:
+        check_place(arguments.out)
     operator = arguments.operator or "lerp"
     opened = {}
     for place, (who, ref) in enumerate(refs.items()):
@@ -58,7 +62,7 @@ def _model_text(who: str, model: ModelPlan) -> str:
             f"{row.tensors:,}",
             words.count_words(row.parameters),
             words.count_words(row.active) if row.active else "-",
-            words.bytes_words(row.bytes),
+            bytes_words(row.bytes),
         )
         for row in model.roles
     ]
@@ -96,7 +100,7 @@ def _fates_text(plan: Plan) -> str:
         counts[1] += group.bytes
     order = (MERGED, COPIED, STUCK, DROPPED)
     ranked = sorted(rows.items(), key=lambda row: (order.index(row[0][0]), -row[1][1]))
-    table = [(fate, role, f"{n:,}", words.bytes_words(size), reason) for (fate, role, reason), (n, size) in ranked]
+    table = [(fate, role, f"{n:,}", bytes_words(size), reason) for (fate, role, reason), (n, size) in ranked]
     return "\n".join([*lines, "", _table(("fate", "role", "tensors", "size", "reason"), table, left=2, last_left=True)])
 
 

@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         )
         _write(arguments.mergekit, written.text)
         data |= {"mergekit": str(arguments.mergekit), "unsaid": list(written.unsaid)}
-        lines += ["", f"{arguments.mergekit}: written; mergekit cannot say"]
-        lines += [f"- {one}" for one in written.unsaid] or ["- nothing of it is left out"]
+        told = "written; mergekit cannot say" if written.unsaid else "written; it says all that the recipe does"
+        lines += ["", f"{arguments.mergekit}: {told}", *(f"- {one}" for one in written.unsaid)]
     return Result(data, "\n".join(lines))
 
 

@@ -43,6 +43,8 @@ from darwin_lab.verbs.score_words import (
     protocol_data,
     protocol_words,
     score_words,
+    thinking_data,
+    thinking_words,
 )
 
 _WAYS = (
@@ -75,14 +77,22 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     outcomes: list[Outcome] = []
     memory: list[str] = []
     cut: list[str] = []
+    served: list[str] = []
     data: dict[str, Any] = {"model": arguments.model or arguments.endpoint_model, **given.data}
     if arguments.endpoint:
         server = _endpoint(arguments)
         with _kept(arguments, items, {"endpoint": server.url, "model": server.model}) as keep:
-            outcomes = _protocol(server.asked(items, _asking(arguments), keep), items, arguments, tick)
+            gated = arguments.protocol == "adaptive" and arguments.gate == "confidence"
+            ask = server.asked(items, _asking(arguments), keep, margins=gated)
+            outcomes = _protocol(ask, items, arguments, tick)
             result = score_of(items, outcomes[0])
             _write_samples(arguments, result)
         data["endpoint"] = server.url
+        if arguments.thinking_budget is not None:
+            data["thinking"] = thinking_data(arguments.thinking_budget, bool(server.continues), server.said.values())
+            served.append(thinking_words(data["thinking"], arguments.max_new_tokens))
+        if gated and all(said.margin is None for said in server.said.values()):
+            served.append(margin_words(outcomes[0]))
     else:
         source, model, sentence = _model(arguments)
         with _kept(arguments, items, lambda: _computing(source, model)) as keep:
@@ -119,9 +129,8 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         *_order_words(arguments, items),
         score_words(result),
         *protocol_words(outcomes, items),
+        *served,
     ]
-    if arguments.endpoint and arguments.protocol == "adaptive" and arguments.gate == "confidence":
-        parts.append(margin_words(outcomes[0]))
     return Result(data, "\n".join(parts))
 
 

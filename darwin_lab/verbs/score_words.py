@@ -1,8 +1,9 @@
 """What `score` says: for people as lines of text, for --json as plain data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from darwin_lab.scoring.endpoint import Said
 from darwin_lab.scoring.items import Item
 from darwin_lab.scoring.leaks import Leak
 from darwin_lab.scoring.protocols import Outcome, why_upper_bound
@@ -77,7 +78,33 @@ def order_words(fixed: int, items: int) -> str:
 
 def margin_words(outcome: Outcome) -> str:
     """What the confidence gate does without margins."""
-    return f"an endpoint's replies carry no margin, so the confidence gate sent all {outcome.n} items to stage 2"
+    return f"the endpoint gave no probabilities, so the confidence gate sent all {outcome.n} items to stage 2"
+
+
+def thinking_data(budget: int, continues: bool, said: Iterable[Said]) -> dict[str, Any]:
+    """What a thinking budget did to an endpoint's answers, as --json has it."""
+    answers = list(said)
+    return {
+        "budget": budget,
+        "kept_by": "a second request" if continues else "max_tokens",
+        "answers": len(answers),
+        "closed": sum(answer.closed for answer in answers),
+        "lost": sum(answer.lost for answer in answers),
+    }
+
+
+def thinking_words(data: Mapping[str, Any], answer: int) -> str:
+    """A line on what a thinking budget did; `answer` is the tokens an answer may take."""
+    budget, count = data["budget"], data["answers"]
+    if data["kept_by"] == "max_tokens":
+        return (
+            f"the endpoint goes on with no message it is given, so {budget} + {answer} tokens bound thought and answer "
+            f"together: {data['lost']} of {count} answers were all thought and count as never answered"
+        )
+    return (
+        f"thinking budget {budget}: {data['closed']} of {count} thoughts were closed there and the answer asked for "
+        "in a second request"
+    )
 
 
 def score_words(result: Score) -> str:

@@ -96,6 +96,13 @@ def damage_outside_shard(folder: Path) -> None:
     index.write_text(index.read_text().replace("b.safetensors", "../b.safetensors"))
 
 
+def damage_index_out(folder: Path) -> None:
+    shard(folder)
+    index = folder / INDEX_FILE
+    index.rename(folder.parent / "elsewhere.json")
+    index.symlink_to(folder.parent / "elsewhere.json")
+
+
 def damage_symlink_out(folder: Path) -> None:
     second = shard(folder)
     second.rename(folder.parent / "b.safetensors")
@@ -211,6 +218,7 @@ def contents(folder: Path) -> dict[str, str]:
         (damage_absent_shard, "b.safetensors, named by"),
         (damage_outside_shard, "outside the folder"),
         (damage_symlink_out, "outside the folder"),
+        (damage_index_out, "model.safetensors.index.json is a link that points outside the folder"),
         (damage_side_file_out, "generation_config.json is a link that points outside the folder"),
         (damage_no_config, "config.json"),
         (damage_huge_header, "not a safetensors file"),

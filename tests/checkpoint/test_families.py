@@ -216,6 +216,24 @@ def test_tied_against_untied_heads_is_refused_either_way(family_pairs: Pairs) ->
         require_compatible(untied, tied)
 
 
+def test_a_head_stored_beside_its_tie_is_refused_with_the_way_to_drop_the_copy(
+    family_pairs: Pairs, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    plain = Checkpoint(family_pairs("smollm2", "saved")[1])
+    folder = Path(shutil.copytree(family_pairs("smollm2", "saved")[0], tmp_path / "twice"))
+    embedding = "model.embed_tokens.weight"
+    twice = change(folder, lambda tensors: tensors.update({"lm_head.weight": tensors[embedding].clone()}))
+    told = "stored, though its config ties it to the embedding"
+    with pytest.raises(LabError, match=f"head: {told} against tied .* load it in transformers and save it again"):
+        require_compatible(twice, plain)
+    with pytest.raises(LabError, match=f"head: tied to the embedding against {told}; the stored head of twice"):
+        require_compatible(plain, twice)
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, save_original_format=False)
+    require_compatible(Checkpoint(folder), plain)
+
+
 def test_parents_without_tokenizers_are_said_to_be_compared_by_size(family_pairs: Pairs, tmp_path: Path) -> None:
     folders = [Path(shutil.copytree(path, tmp_path / path.name)) for path in family_pairs("llama", "hub")[:2]]
     for folder in folders:

@@ -276,7 +276,7 @@ def test_the_progress_says_how_much_is_written_and_what_is_left(tiny_llama_pair:
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     total = open_checkpoint(tiny_llama_pair[0]).total_bytes
-    assert any(f"{total / 1e3:.1f} KB of {total / 1e3:.1f} KB written, 0 s left" in words for _, words in said)
+    assert any(f"{total / 1024:.1f} KiB of {total / 1024:.1f} KiB written, 0 s left" in words for _, words in said)
 
 
 def test_a_wider_dtype_keeps_what_rounding_to_the_fathers_would_lose(tiny_llama_pair: Trio, tmp_path: Path) -> None:

@@ -169,6 +169,23 @@ def test_what_another_child_left_is_given_up_where_the_space_is_needed(
     assert [path.name for path in tmp_path.iterdir()] == ["child"]
 
 
+def test_what_a_killed_export_had_begun_counts_as_room_for_the_same_export(
+    tiny_llama_pair: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = files(export(child_of(tiny_llama_pair, 0.4), tmp_path / "whole"))
+    killed(lambda: export(child_of(tiny_llama_pair, 0.4), tmp_path / "child", kill_at(30)))
+    (begun,) = tmp_path.glob(".child.partial-*")
+    (begun / "model-00099.safetensors.part").write_bytes(bytes(1 << 21))
+    needed = export_room._SPARE_BYTES + sum(
+        len(data) for name, data in whole.items() if not (begun / name).is_file() and name.endswith("safetensors")
+    )
+    room = {"free": needed - (1 << 20)}
+    monkeypatch.setattr(
+        export_room.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 30, 0, room["free"])
+    )
+    assert files(export(child_of(tiny_llama_pair, 0.4), tmp_path / "child")) == whole
+
+
 def test_a_folder_that_appears_at_the_target_meanwhile_is_kept(tiny_llama_pair: Trio, tmp_path: Path) -> None:
     def meanwhile(fraction: float, words: str) -> None:
         (tmp_path / "child").mkdir(exist_ok=True)
@@ -198,7 +215,7 @@ def test_too_little_space_is_said_before_the_first_byte(
 ) -> None:
     full = shutil._ntuple_diskusage(1 << 30, 1 << 30, 2000)
     monkeypatch.setattr(export_room.shutil, "disk_usage", lambda path: full)
-    with pytest.raises(LabError, match=r"no space left for .*: 1\.\d MB needed, 2\.0 KB free; free some first"):
+    with pytest.raises(LabError, match=r"no space left for .*: 1\.\d MiB needed, 2\.0 KiB free; free some first"):
         export(child_of(tiny_llama_pair), tmp_path / "child")
     assert list(tmp_path.iterdir()) == []
 
@@ -216,7 +233,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_nothing_and_spares_the_parent
         return opened(Path("/dev/full") if "00003-of" in path.name else path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", full_from_the_third)
-    with pytest.raises(LabError, match=r"no space left for .* \([\d.]+ KB needed\); free some and run it again"):
+    with pytest.raises(LabError, match=r"no space left for .* \([\d.]+ KiB needed\); free some and run it again"):
         export_child(child, tmp_path / "child", shard_size=SHARD, devices=devices)
     assert list(tmp_path.iterdir()) == []
     assert [(folder / "model.safetensors").read_bytes() for folder in tiny_llama_pair] == before

@@ -15,7 +15,7 @@ from darwin_lab.engine import replay, sweep
 from darwin_lab.engine.halves import half_modules
 from darwin_lab.engine.resident import Resident
 from darwin_lab.engine.routing import Routing
-from darwin_lab.engine.sweep import WITH_HALVES, Step, advance, finish, skip_sweep, start_sweep, swap_sweep
+from darwin_lab.engine.sweep import WHOLE, WITH_HALVES, Step, advance, finish, skip_sweep, start_sweep, swap_sweep
 from darwin_lab.errors import Cancelled, LabError
 from tests.families import KINDS, MIXTURES, write_family_pair
 
@@ -240,7 +240,7 @@ def test_a_sweep_leaves_nothing_behind_even_when_cancelled(tiny_moe_pair: Trio) 
     before = father.hidden(ids, mask)
 
     def stop(fraction: float, words: str) -> None:
-        if fraction > 0.4:
+        if fraction > 0.3:
             raise Cancelled
 
     with pytest.raises(Cancelled):
@@ -271,3 +271,22 @@ def test_rows_are_halved_until_memory_suffices_and_a_single_row_is_the_end(
     limit = 0
     with pytest.raises(LabError, match="layer 0 with a single text of 12 tokens"):
         skip_sweep(father, ids, mask)
+
+
+@pytest.mark.parametrize("parts", [WHOLE, WITH_HALVES])
+def test_progress_counts_the_rows_that_ran_not_the_layers(
+    tiny_llama_pair: Trio, monkeypatch: pytest.MonkeyPatch, parts: tuple[str, ...]
+) -> None:
+    father = Resident.load(open_checkpoint(tiny_llama_pair[0]))
+    run, rows, told = replay.Replay.run, [0], []
+
+    def counted(self: Any, layer: Any, index: int, hidden: torch.Tensor, start: int) -> Any:
+        rows[0] += len(hidden)
+        return run(self, layer, index, hidden, start)
+
+    monkeypatch.setattr(replay.Replay, "run", counted)
+    skip_sweep(father, *father.encode_batch(TEXTS), tick=lambda done, words: told.append((done, rows[0])), parts=parts)
+    assert told[0] == (0.0, 0)
+    paces = [ran / done for done, ran in told[1:]]
+    assert len(paces) == father.layers - 1 and paces == pytest.approx([paces[0]] * len(paces))
+    assert told[-1][0] < 1 - 1 / (father.layers + 1), "the last layers and the output matrix are the longest"

@@ -133,6 +133,7 @@ def test_a_child_of_the_prescription_has_every_tensor_at_its_ratio(anatomy: Anat
     for part in anatomy.mergeable:
         assert recipe.rows[part.name].ratio == pytest.approx(told.ratio[part.name])
     assert recipe.operators == {"lerp"}
+    assert advised_recipe(told, anatomy, expert_order={1: (1, 0)}).expert_order == {1: (1, 0)}
 
 
 def test_a_probe_draw_takes_as_many_texts_of_each_probe_each_with_its_own_length() -> None:

@@ -1,9 +1,17 @@
 """Asking several models: each answers, all can be read at any time, and one that cannot harms no other."""
 
+import json
+import shutil
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from darwin_lab.errors import Cancelled, LabError
 from darwin_lab.genome.genome import neutral_genome
+from darwin_lab.lab.chat import Reply
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.scoring.chat import Manner
@@ -33,10 +41,56 @@ def test_an_answer_that_was_stopped_keeps_what_was_said(lab: Lab, pair: Pair, mo
 
     with pytest.raises(Cancelled):
         lab.wait(job, stop)
-    lab.close()
-    states = [reply.state for reply in lab.chat.replies(job)]
-    assert states[0] in ("stopped", "done")
-    assert states[1] in ("waiting", "stopped", "done")
+    with suppress(Cancelled):
+        lab.wait(job)
+    replies = lab.chat.replies(job)
+    assert replies[0].state in ("stopped", "done")
+    assert replies[1].state in ("stopped", "done"), "nobody waits for a turn that never comes"
+    assert all(reply.note == "stopped" for reply in replies if reply.state == "stopped")
+
+
+def test_an_ask_that_was_stopped_in_the_queue_leaves_nobody_waiting(lab: Lab, pair: Pair) -> None:
+    hold = threading.Event()
+    lab.chat._bench.jobs.submit("held", "Holds the worker", lambda tick: hold.wait(30), interactive=True)
+    job = lab.chat.ask(pair, "1+2=", ["father", "mother"], Manner(4))
+    assert [reply.state for reply in lab.chat.replies(job)] == ["waiting", "waiting"]
+    lab.cancel(job)
+    hold.set()
+    with pytest.raises(Cancelled):
+        lab.wait(job)
+    assert [(reply.state, reply.note) for reply in lab.chat.replies(job)] == [("stopped", "stopped")] * 2
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is defined and enable_thinking %}<think>"
+    "{% endif %}{# </think> #}"
+)
+
+
+def test_models_with_and_without_a_chat_template_are_asked_each_as_it_has_it(
+    lab: Lab, pair: Pair, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(pair.mother.folder, tmp_path / "chatty"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": TEMPLATE}))
+    chatty = lab.benchmarks.add_folder(pair, folder).key
+
+    def ask(**how: Any) -> list[Reply]:
+        job = lab.chat.ask(pair, "1+2=", ["mother", chatty], Manner(6, **how))
+        lab.wait(job)
+        return lab.chat.replies(job)
+
+    plain, same = ask(thinking=False)
+    assert (plain.chat, same.chat) == (False, True)
+    assert (plain.text, plain.tokens) == (same.text, same.tokens), "the template adds nothing but the way it is asked"
+    assert plain.text
+    plain, thoughtful = ask(thinking=True, temperature=1.0)
+    assert (bool(plain.text), plain.thought) == (True, ""), "a model without a template knows no thinking"
+    assert (thoughtful.text, bool(thoughtful.thought)) == ("", True)
+    refused, _ = ask(chat=True)
+    assert refused.state == "failed" and "no chat template" in refused.note
+    warm = {ask(temperature=2.0, seed=seed)[0].text for seed in (1, 1, 2, 3, 4)}
+    assert 1 < len(warm) < 5
 
 
 def test_what_one_model_cannot_do_is_its_note(lab: Lab, pair: Pair) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from darwin_lab.cli import main
 from darwin_lab.errors import LabError
-from darwin_lab.lab import benching_export
+from darwin_lab.lab import benching_export, benching_files
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
 from tests.scoring.fake_hub import install
@@ -113,3 +113,31 @@ def test_a_csv_names_its_models_and_looks_and_holds_no_formula(lab: Lab, pair: P
     assert row["label"] == f"Father: {pair.father.name}" and row["looks"] == "1"
     cells = {"-1+1": "'-1+1", "=A1": "'=A1", "plain": "plain", -1: "-1", -0.5: "-0.5", None: ""}
     assert {value: benching_export._cell(value) for value in cells} == cells
+
+
+def test_a_file_added_before_a_pair_with_a_task_of_its_name_stands_beside_the_task(
+    lab: Lab, pair: Pair, tmp_path: Path
+) -> None:
+    desk = lab.benchmarks
+    assert desk.add_file(write(tmp_path / "sums.csv"), name="ADD").name == "ADD", "no pair was shown yet"
+    infos = {info.name: info for info in desk.catalogue(pair)}
+    assert (infos["ADD"].source, infos["ADD (file)"].source) == ("pair", "file")
+    assert "from sums.csv, added as ADD, which is a task of the parents' own items" in infos["ADD (file)"].note
+    for name in ("ADD", "ADD (file)"):
+        for job in desk.request(pair, ["father"], [name]):
+            lab.wait(job)
+    done = {row.benchmark: (row.done, row.state) for row in desk.table(pair) if row.model == "father"}
+    assert done["ADD"] == (infos["ADD"].splits["selection"], "done")
+    assert done["ADD (file)"] == (infos["ADD (file)"].splits["selection"], "done")
+    task, file = ({item.id for item in desk.items(pair, name)} for name in ("ADD", "ADD (file)"))
+    assert task and file and not task & file
+    desk.forget_file("ADD (file)")
+    left = {info.name: info.source for info in desk.catalogue(pair)}
+    assert left["ADD"] == "pair" and "ADD (file)" not in left
+
+
+def test_a_task_that_has_even_the_other_name_hides_no_file(lab: Lab, tmp_path: Path) -> None:
+    benching_files.add(lab.benchmarks._bench, write(tmp_path / "sums.csv"), None, "ADD")
+    (info,) = benching_files.infos(lab.benchmarks._bench, {"ADD", "ADD (file)"})
+    assert info.name == "ADD (file 2)"
+    assert benching_files.find(lab.benchmarks._bench, info.name) is not None

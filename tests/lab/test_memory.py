@@ -101,10 +101,10 @@ def test_a_model_that_is_held_already_does_not_count_as_taken(
 def test_the_choice_is_said_with_its_figures_and_kept_for_these_parents(
     lab: Lab, pair: Pair, new_lab: Any, measures: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streamed, "free_bytes", lambda device="cpu": 12_300_000_000)
-    weights = (lab.memory(pair).needed - streamed.SPARE_BYTES) / 1e6
-    assert 0 < weights < 10
-    figures = f"a model takes {weights:.1f} MB of weights and a reserve of 734 MB, 12.3 GB are free"
+    monkeypatch.setattr(streamed, "free_bytes", lambda device="cpu": 12 << 30)
+    weights = (lab.memory(pair).needed - streamed.SPARE_BYTES) / (1 << 10)
+    assert 0 < weights < 1000
+    figures = f"a model takes {weights:.1f} KiB of weights and a reserve of 700.0 MiB, 12.0 GiB are free"
     assert lab.memory(pair).sentence == f"Held in memory: {figures}."
     said = lab.set_memory(pair, "always").sentence
     assert said == (f"Streamed, one layer in memory at a time, as you chose: held whole, {figures}.")

@@ -221,7 +221,7 @@ def test_every_reason_is_listed_at_once(read) -> None:
 
 def test_what_does_not_change_bytes_is_noted(read) -> None:
     text = "merge_method: dare_ties\nbase_model: O\ndtype: bfloat16\ntokenizer_source: base\nrandom_seed: 4\n"
-    notes = " | ".join(read(text + "parameters: {int8_mask: true, t: 1}\n" + TWO).notes)
+    notes = " | ".join(read(text + "parameters: {int8_mask: true, t: 1}\n" + TWO).said)
     for word in (
         "int8_mask",
         "random_seed",

@@ -23,10 +23,12 @@ TEXT = st.text(max_size=12)
 @st.composite
 def a_row(draw: st.DrawFn, name: str) -> Row:
     action = draw(st.sampled_from(["copy", "merge"]))
+    role = draw(st.sampled_from(["expert", "router"]) | TEXT)
+    by_expert = st.lists(SHARE, min_size=1, max_size=5).map(tuple)
     return Row(
         name=name,
         layer=draw(st.none() | st.integers(0, 200)),
-        role=draw(TEXT),
+        role=role,
         component=draw(st.sampled_from(["", "attn", "ffn", "embed", "global"])),
         action=action,
         ratio=draw(st.sampled_from([0.0, 1.0])) if action == "copy" else draw(SHARE),
@@ -35,7 +37,7 @@ def a_row(draw: st.DrawFn, name: str) -> Row:
         density_b=draw(DENSITY),
         mix=draw(SHARE),
         transplant=draw(st.sampled_from(["", "father", "mother"])),
-        expert_ratios=draw(st.none() | st.lists(SHARE, min_size=1, max_size=5).map(tuple)),
+        expert_ratios=draw(st.none() | by_expert) if action == "merge" and role in ("expert", "router") else None,
         why=draw(TEXT),
         numel=draw(st.integers(0, 1 << 40)),
     )
@@ -167,6 +169,14 @@ def test_a_file_that_makes_no_sense_is_refused_by_name(written: Path, words: str
         ("expert_ratios is", {"expert_ratios": [0.1, None]}),
         ("expert_ratios is", {"expert_ratios": [0.1, 1.5]}),
         ("expert_ratios is", {"expert_ratios": []}),
+        (
+            "expert_ratios does nothing in a tensor that is copied whole; write null",
+            {"expert_ratios": [0.1, 0.2], "role": "expert", "action": "copy", "ratio": 1.0},
+        ),
+        (
+            r"expert_ratios does nothing in a tensor that has no experts \(role ffn\)",
+            {"expert_ratios": [0.1, 0.2], "role": "ffn"},
+        ),
         ("layer is '1.5'", {"layer": 1.5}),
     ],
 )

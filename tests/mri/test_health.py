@@ -28,9 +28,20 @@ def test_importance_above_both_parents_is_interference_and_names_the_layer():
     found = check_health(child, FATHER, MOTHER)
     assert found.flagged_layers == (2,)
     assert found.verdict == "watch"
-    assert "L2" in found.sentence
+    assert "interference in L2 (on MATH)" in found.sentence
     (row,) = [row for row in found.rows if row.interference]
     assert (row.layer, row.probe) == (2, "MATH")
+
+
+def test_the_verdict_names_the_layer_and_the_probe_of_the_worst_finding():
+    child = with_importance(with_importance(CHILD, "skip", "MATH", 2, 1.5), "skip", "CODE", 3, 9.0)
+    assert "interference in L2, L3 (worst in L3 on CODE)" in check_health(child, FATHER, MOTHER).sentence
+    child = with_importance(with_importance(CHILD, "skip", "MATH", 2, 1.5), "skip", "CODE", 2, 9.0)
+    assert "interference in L2 (worst on CODE)" in check_health(child, FATHER, MOTHER).sentence
+    least = with_importance(with_importance(CHILD, "skip", "MATH", 1, 0.1), "skip", "CODE", 1, 0.2)
+    parents = [with_importance(with_importance(one, "skip", "MATH", 1, 2.0), "skip", "CODE", 1, 2.0)
+               for one in (FATHER, MOTHER)]  # fmt: skip
+    assert "function lost in L1 (worst on MATH)" in check_health(least, *parents).sentence
 
 
 def test_the_interference_line_is_factor_times_the_larger_parent_plus_margin():

@@ -31,6 +31,16 @@ def test_an_expert_dead_in_both_and_alive_in_the_child_says_both():
     assert one.dead_in == "both"
 
 
+def test_an_expert_that_was_matched_is_looked_up_under_the_mothers_own_number():
+    mother, order = with_dead(MOTHER, 1, 4), (0, 1, 4, 3, 2, *range(5, EXPERTS))
+    (one,) = moe_health(CHILD, FATHER, mother, {1: order}).revived
+    assert (one.layer, one.expert, one.dead_in) == (1, 2, "mother")
+    (same,) = moe_health(CHILD, FATHER, mother, {2: order}).revived
+    assert same.expert == 4
+    assert not moe_health(with_dead(CHILD, 1, 2), FATHER, mother, {1: order}).died
+    assert check_health(CHILD, FATHER, mother, expert_order={1: order}).moe.revived == (one,)
+
+
 def test_a_handful_of_tokens_revives_nothing():
     counts = {probe: values.copy() for probe, values in with_dead(CHILD, 1, 4).counts.items()}
     counts["MATH"][0, 1, 4] = 1

@@ -34,11 +34,15 @@ class Served:
             self._now -= 1
 
 
-def said(path: str, text: str | None) -> Answer:
-    """A completion as vLLM writes it."""
-    message = {"role": "assistant", "content": text}
-    choice = {"message": message} if path.endswith("chat/completions") else {"text": text}
-    return 200, {"object": "completion", "choices": [{"index": 0, "finish_reason": "stop", **choice}]}, {}
+def said(path: str, text: str | None, *, read: int = 0, cut: bool = False, **more: Any) -> Answer:
+    """A completion as vLLM writes it, with `more` in its message (of a chat) or its choice."""
+    if path.endswith("chat/completions"):
+        logprobs = {"logprobs": more.pop("logprobs")} if "logprobs" in more else {}
+        choice = {"message": {"role": "assistant", "content": text, **more}, **logprobs}
+    else:
+        choice = {"text": text, **more}
+    whole = {"index": 0, "finish_reason": "length" if cut else "stop", **choice}
+    return 200, {"object": "completion", "choices": [whole], "usage": {"prompt_tokens": read}}, {}
 
 
 def refused(code: int, words: str, **headers: str) -> Answer:
@@ -59,6 +63,9 @@ def serving(answer: Callable[[int, str, dict[str, Any]], Answer]) -> Iterator[Se
             number = served.enter(self.path, payload, self.headers.get("Authorization"))
             try:
                 code, body, headers = answer(number, self.path, payload)
+            finally:
+                served.leave()  # before the reply: whoever reads it may already ask again
+            try:
                 raw = (body if isinstance(body, str) else json.dumps(body)).encode()
                 self.send_response(code)
                 for name, value in headers.items():
@@ -68,8 +75,6 @@ def serving(answer: Callable[[int, str, dict[str, Any]], Answer]) -> Iterator[Se
                 self.wfile.write(raw)
             except OSError:
                 pass
-            finally:
-                served.leave()
 
         def log_message(self, *words: Any) -> None:
             pass

@@ -215,8 +215,3 @@ def test_a_model_that_says_nothing_is_counted_invalid() -> None:
         outcome = greedy(golds_of(WRITTEN[:4]), endpoint(served.url, concurrency=1).asked(WRITTEN[:4], CHAT))
     assert outcome.invalid == 4
     assert score_of(WRITTEN[:4], outcome).benchmarks()["t"].invalid == 4
-
-
-def test_a_thinking_budget_is_not_an_endpoints() -> None:
-    with pytest.raises(LabError, match="leave out --thinking-budget"):
-        endpoint("http://localhost:1").asked(WRITTEN, Asking(chat=True, thinking_budget=8))

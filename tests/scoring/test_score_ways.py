@@ -12,6 +12,7 @@ from darwin_lab.scoring import harness
 from darwin_lab.verbs import score as verb
 from tests.families import write_family_pair
 from tests.scoring.openai_server import Answer, refused, said, serving
+from tests.scoring.test_endpoint_thinking import thinker
 from tests.scoring.test_score_verb import run, score
 
 
@@ -207,14 +208,41 @@ def test_an_items_own_extraction_stays_and_a_written_item_is_read_by_line(capsys
 
 def test_adaptive_over_an_endpoint_says_what_its_gate_does_without_margins(capsys, tmp_path: Path) -> None:
     items = of_choices(tmp_path / "items.jsonl")
-    sentence = "an endpoint's replies carry no margin, so the confidence gate sent all 2 items to stage 2"
+    sentence = "the endpoint gave no probabilities, so the confidence gate sent all 2 items to stage 2"
     with serving(choosing) as served:
         asked = ("score", "child", "--endpoint", served.url, "--items", items, "--protocol")
         out = run(capsys, *asked, "adaptive")[1]
         assert "stage 2 samples: 2 items" in out
         assert out.count(sentence) == 1
         for other in (("adaptive", "--gate", "oracle"), ("greedy",)):
-            assert "no margin" not in run(capsys, *asked, *other)[1]
+            assert "no probabilities" not in run(capsys, *asked, *other)[1]
+
+
+def test_a_thinking_budget_over_an_endpoint_is_kept_and_what_it_did_is_said(capsys, tmp_path: Path) -> None:
+    path = of_choices(tmp_path / "items.jsonl")
+    how = ("--endpoint-model", "child", "--chat", "--thinking", "on", "--thinking-budget", "4", "--max-new-tokens", "9")
+    for server, kept_by, closed, lost, sentence in (
+        (
+            thinker("one two three four five"),
+            "a second request",
+            2,
+            0,
+            "thinking budget 4: 2 of 2 thoughts were closed",
+        ),
+        (
+            thinker("one " * 20, continues=False),
+            "max_tokens",
+            0,
+            2,
+            "4 + 9 tokens bound thought and answer together: 2 of",
+        ),
+    ):
+        with serving(server) as served:
+            asked = ("score", "--endpoint", served.url, "--items", path, *how)
+            data = json.loads(run(capsys, *asked, "--json")[1])
+            assert sentence in run(capsys, *asked)[1]
+        assert data["thinking"] == {"budget": 4, "kept_by": kept_by, "answers": 2, "closed": closed, "lost": lost}
+        assert [bench["invalid"] for bench in data["benchmarks"].values()] == [lost]
 
 
 HELD = {"id": "held", "task": "H", "question": "which?\n(A) red\n(B) blue", "choices": ["(A)", "(B)"], "answer": 1}

@@ -10,6 +10,7 @@ from darwin_lab.errors import LabError
 from darwin_lab.lab import planning
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.memory import MemoryChoice
+from darwin_lab.lab.pairs import MATCH_THEM
 from darwin_lab.lab.planning import Look
 from darwin_lab.ui.tabs import parents, parents_views
 from tests.full_size import write_full_size
@@ -103,8 +104,8 @@ def test_fingerprints_are_blank_until_the_weights_were_read(small: Look) -> None
 
 
 def test_a_scan_that_does_not_fit_in_memory_is_offered_streamed() -> None:
-    told = parents_views.scan_html(MemoryChoice("auto", True, 62 * 10**9, 12 * 10**9))
-    assert "Streamed, one layer in memory at a time: held whole, a model takes 62.0 GB of weights, 12.0" in told
+    told = parents_views.scan_html(MemoryChoice("auto", True, 62 << 30, 12 << 30))
+    assert "Streamed, one layer in memory at a time: held whole, a model takes 62.0 GiB of weights, 12.0" in told
     assert "has not been started" in told
 
 
@@ -148,6 +149,37 @@ def test_the_plan_is_for_the_operator_of_the_genome_at_hand() -> None:
 def test_a_vocabulary_the_page_does_not_offer_is_read_as_the_same(lab: Lab, tiny_llama_pair: Trio) -> None:
     refs = (str(tiny_llama_pair[0]), str(tiny_llama_pair[1]), "")
     assert parents.looked_at(lab, parents.OWN, refs, "../../x", None).plan.vocabulary == "same"
+
+
+def test_experts_are_matched_only_where_there_are_any_and_the_parents_fit(
+    small: Look, lab: Lab, tiny_llama_pair: Trio
+) -> None:
+    dense, mixed = lab.look(*tiny_llama_pair), lab.look(small.father, tiny_llama_pair[1])
+    assert parents.experts_for(small, parents.OWN, "matched") == "matched"
+    assert parents.experts_for(small, parents.OWN, "../../x") == "numbered"
+    assert parents.experts_for(small, parents.FAMILY, "matched") == "numbered"
+    assert parents.experts_for(mixed, parents.OWN, "matched") == "numbered"
+    with pytest.raises(LabError, match="is dense, it has no experts to match; choose Experts “By number”"):
+        parents.experts_for(dense, parents.OWN, "matched")
+
+
+def test_the_way_out_that_a_refused_export_names_is_a_choice_of_this_tab() -> None:
+    assert any(f'"{words}"' in MATCH_THEM for words, _ in parents.EXPERTS)
+
+
+def test_a_matched_pair_says_what_was_renumbered_and_is_scanned_when_it_is_small(
+    lab: Lab, tiny_moe_pair: Trio, swapped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = lab.open_pair(tiny_moe_pair[0], swapped, experts="matched")
+    assert "renumbered in 1 of 4 layers" in parents_views.pair_words(pair)
+    shown = parents.pair_updates(lab, pair, None)
+    assert shown[-3].visible and shown[-1].interactive, "a reloaded page offers the scan that was never started"
+    asked = []
+    monkeypatch.setattr(lab, "request_scan", lambda one: asked.append(one) or ["job"])
+    assert parents.scan_small(lab, pair)
+    monkeypatch.setattr(planning, "AT_ONCE_BYTES", 0)
+    assert not parents.scan_small(lab, pair)
+    assert asked == [pair]
 
 
 def test_an_empty_reference_is_refused_before_anything_is_looked_at(lab: Lab) -> None:

@@ -214,5 +214,5 @@ def test_the_largest_difference_is_named_with_the_side_it_favours(lab: Lab, pair
 
 
 def test_figures_of_memory_are_words_people_use() -> None:
-    told = views.memory_words(MemoryChoice("auto", True, 188_400_000_000, 21_200_000_000))
-    assert "held whole, a model takes 188.4 GB of weights, 21.2 GB are free" in told
+    told = views.memory_words(MemoryChoice("auto", True, 188 << 30, 21 << 30))
+    assert "held whole, a model takes 188.0 GiB of weights, 21.0 GiB are free" in told

@@ -14,6 +14,9 @@ window.__darwinPlotly = window.__darwinPlotly || new Promise((resolve, reject) =
 let plotly = null, waiting = null, drawn = null, text = null, busy = false, wired = false, gone = false, tabled = null;
 
 const css = name => getComputedStyle(document.body).getPropertyValue(name).trim();
+const PEOPLE = {'#0072B2': '--dl-father', '#D55E00': '--dl-mother', '#009E73': '--dl-child'};
+const inTheme = words => document.body.classList.contains('dark')          // people are lighter on dark paper
+  ? words.replace(/#(0072B2|D55E00|009E73)/gi, colour => css(PEOPLE[colour.toUpperCase()])) : words;
 function themed(layout) {
   const ink = css('--dl-ink'), soft = css('--dl-soft'), line = css('--dl-line'), surface = css('--dl-surface');
   const out = {...layout, autosize: true, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: layout.plot_bgcolor || 'rgba(0,0,0,0)',
@@ -22,6 +25,8 @@ function themed(layout) {
       font: {...(layout.hoverlabel?.font || {}), family: css('--font') || 'sans-serif', color: ink}}};
   for (const key of Object.keys(out))
     if (/^[xy]axis\d*$/.test(key)) out[key] = {gridcolor: line, zerolinecolor: line, linecolor: line, ...out[key]};
+  const paper = shape => shape.line?.color === '#FFFFFF' ? {...shape, line: {...shape.line, color: surface}} : shape;
+  if (layout.shapes) out.shapes = layout.shapes.map(paper);                 // white lines are gaps: paper shows
   return out;
 }
 
@@ -43,11 +48,12 @@ function save(name, words, type) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 const KINDS = {f4: Float32Array, i2: Int16Array, u1: Uint8Array};
-function unpacked(values, name) {
+const short = v => +v.toPrecision(7), asIs = v => v;
+function unpacked(values, name, rounded = short) {
   const {dtype, bdata, word, of, factor} = values[name];
-  if (of) { const read = unpacked(values, of); return at => { const v = read(at); return v == null ? null : +(v * factor).toPrecision(7); }; }
+  if (of) { const read = unpacked(values, of, rounded); return at => { const v = read(at); return v == null ? null : rounded(v * factor); }; }
   const packed = new KINDS[dtype](Uint8Array.from(atob(bdata), c => c.charCodeAt(0)).buffer);
-  return word != null ? at => packed[at] ? word : '' : dtype === 'f4' ? at => Number.isFinite(packed[at]) ? +packed[at].toPrecision(7) : null : at => packed[at];
+  return word != null ? at => packed[at] ? word : '' : dtype === 'f4' ? at => Number.isFinite(packed[at]) ? rounded(packed[at]) : null : at => packed[at];
 }
 function numbers() {                                                        // of a large map the rows are made when asked for
   if (!drawn.cells || drawn.rows.length) return drawn;
@@ -56,10 +62,10 @@ function numbers() {                                                        // o
   drawn.rows = across.flatMap((name, i) => down.map((other, j) => [name, other, ...reads.map(read => read(i * down.length + j))]));
   return drawn;
 }
-function dressed(figure, cells) {                                           // and so are the numbers it says when hovered
+function dressed(figure, cells, rounded = short) {                          // and so are the numbers it says when hovered
   for (const trace of cells ? figure.data : []) {
     if (!trace.meta?.hover) continue;
-    const reads = trace.meta.hover.map(name => unpacked(cells.values, name));
+    const reads = trace.meta.hover.map(name => unpacked(cells.values, name, rounded));
     trace.customdata = cells.down.map((_, j) => cells.across.map((_, i) => reads.map(read => read(i * cells.down.length + j))));
   }
   return figure;
@@ -143,7 +149,7 @@ async function pump() {
       if (plot._dragging) { setTimeout(pump, 120); break; }                   // never redraw under the mouse
       const next = waiting;
       waiting = null;
-      const chart = JSON.parse(next), figure = dressed(chart.figure, chart.cells);
+      const chart = JSON.parse(inTheme(next)), figure = dressed(chart.figure, chart.cells, asIs);
       if (!wired) {
         if (!nearby()) await new Promise(go => (window.requestIdleCallback || setTimeout)(go, {timeout: 2500}));
         await plotly.newPlot(plot, [], {}, {responsive: false, displayModeBar: false, displaylogo: false, doubleClick: 'reset'});

@@ -126,8 +126,8 @@ def evolution_curve(
     lead = f"best {best[-1]:.4f}, candidate {best_at[best.index(best[-1])]}" if best else "no candidate yet"
     each = max((row.get("items") or items for row in scored), default=items)
     same = all(_levels(who, generations) for who in controls)
-    levels = "the level lines on the same" if same else f"{items:,} for the level lines"
-    met = f"n = {items:,} items" if each == items else f"n = {each:,} items a candidate, {levels}"
+    lines = "the level lines on the same" if same else f"{items:,} for the level lines"
+    met = f"n = {items:,} items" if each == items else f"n = {each:,} items a candidate, {lines}"
     note = f"{plural(len(scored), 'candidate')} · {plural(len(generations), 'generation')} · {lead}"
     note += f" · {met}" if items else ""
     columns = ("generation", "best", "mean", "worst", "sigma")

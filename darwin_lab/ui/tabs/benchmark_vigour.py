@@ -123,11 +123,10 @@ def build(place: Place) -> None:
             raise LabError("no benchmark chosen for the published row; choose one")
         count = whole(items, "number of items")
         lab.benchmarks.add_reference(key, who.strip(), printed.strip(), count, where.strip())
-        return "", "", *references(pair_key, key, "")
+        return "", "", "", *references(pair_key, key, "")
 
-    add.click(
-        add_row, [shared.pair, benchmark, name, score, n, source], [name, score, benchmark, listed, forget], **QUIET
-    )
+    filled = [shared.pair, benchmark, name, score, n, source]
+    add.click(add_row, filled, [name, score, picked, benchmark, listed, forget], **QUIET)
 
     def pick(event: gr.EventData) -> str:
         return str(event._data["id"])

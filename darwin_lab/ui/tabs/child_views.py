@@ -21,6 +21,7 @@ from darwin_lab.lab.views import ExportView
 from darwin_lab.merging.recipe import Recipe
 from darwin_lab.merging.recipe_file import RECIPE_FILE
 from darwin_lab.mri.advantage import probe_weights
+from darwin_lab.sizes import bytes_words
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
 from darwin_lab.ui.components.download import served
 from darwin_lab.ui.figures.block_strip import block_strip
@@ -250,7 +251,7 @@ def export_words(kept: ExportView | None, busy: bool) -> str:
     recipe = shlex.quote(f"{place}/{RECIPE_FILE}")
     again = f"python -m darwin_lab merge \\\n  --recipe {recipe} \\\n  --out again"
     return (
-        f"<div class='dl-hint'>{_size(kept.bytes)} in {plural(len(files), 'file')}: "
+        f"<div class='dl-hint'>{bytes_words(kept.bytes)} in {plural(len(files), 'file')}: "
         f"<code id='child_folder'>{html.escape(place)}</code>"
         "<p class='dl-note'>The same bytes again, from the shell:</p>"
         f"<pre class='dl-command' id='child_again' tabindex='0'>{html.escape(again)}</pre></div>"
@@ -272,18 +273,19 @@ def push_words(done: PushView | None, kept: ExportView | None, busy: bool) -> st
         address = html.escape(done.url, quote=True)
         link = f"<a href='{address}' target='_blank' rel='noreferrer'>{html.escape(done.repo)}</a>"
         seen = "private" if done.private else "public"
-        return f"<div class='dl-hint'>{_size(done.bytes)} pushed to {link}, {seen}.</div>"
+        return f"<div class='dl-hint'>{bytes_words(done.bytes)} pushed to {link}, {seen}.</div>"
     return say("" if kept else "Export the child first; what is pushed is the finished folder.")
 
 
 def plan_words(plan: PushPlan) -> str:
     """What a push would upload, as a short table."""
     rows = "".join(
-        f"<tr><td class='code'>{html.escape(name)}</td><td class='num'>{_size(size)}</td></tr>"
+        f"<tr><td class='code'>{html.escape(name)}</td><td class='num'>{bytes_words(size)}</td></tr>"
         for name, size in plan.files
     )
     seen = "private" if plan.private else "public"
-    head = f"Would upload {plural(len(plan.files), 'file')}, {_size(plan.total)}, to the {seen} repository {plan.repo}."
+    what = f"{plural(len(plan.files), 'file')}, {bytes_words(plan.total)}"
+    head = f"Would upload {what}, to the {seen} repository {plan.repo}."
     return (
         f"<div class='dl-hint'>{html.escape(head)} Nothing was sent.</div>"
         f"<div class='dl-table-body' tabindex='0' id='push_plan'><table><tbody>{rows}</tbody></table></div>"
@@ -299,10 +301,6 @@ def can_sign_in() -> bool:
     """Whether visitors can sign in with Hugging Face: the Space offers it, and what gradio needs for it is here."""
     needed = ("authlib", "itsdangerous")
     return bool(os.environ.get("OAUTH_CLIENT_ID")) and all(importlib.util.find_spec(name) for name in needed)
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 
 def _mean(interval: Interval | None) -> float | None:

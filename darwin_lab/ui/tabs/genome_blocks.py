@@ -204,15 +204,14 @@ def advice_table(genome: Genome, pair: Pair, advice: Prescription | None) -> dic
     if advice is None:
         return table_value((), (), empty=NO_ADVICE)
     blocks = genome.layout_of(pair.anatomy.layers).blocks or advice.blocks
+    preserve = advice.reordered(pair.expert_order).preserve
     rows = []
     for first, last in blocks:
         covered = range(first, last + 1)
         share = sum(advice.layer_ratio[layer] for layer in covered) / len(covered)
         golden = ", ".join(f"L{layer}" for layer in advice.golden if layer in covered)
         sources = {advice.router[layer] for layer in covered if layer in advice.router}
-        kept = "; ".join(
-            f"L{layer}: {', '.join(map(str, advice.preserve[layer]))}" for layer in covered if layer in advice.preserve
-        )
+        kept = "; ".join(f"L{layer}: {', '.join(map(str, preserve[layer]))}" for layer in covered if layer in preserve)
         name = f"L{first}" if first == last else f"L{first}–L{last}"
         rows.append(Row(name, (name, share, golden or "—", " / ".join(sorted(sources)) or "—", kept or "—")))
     columns = (

@@ -114,6 +114,11 @@ def build(shared: Shared) -> None:
                 "<h3>Loss by probe</h3><p class='dl-note'>NLL in nats a token; differences paired over texts, 95 %.</p>"
             )
             losses = data_table("health_nll", label="Loss by probe", empty=LOOKING)
+            gr.HTML(
+                "<h3>Texts that end in a loop</h3><p class='dl-note'>Written greedily after the first words of probe "
+                "texts; in a loop: the last 16 tokens or more are three copies of one unit, or more.</p>"
+            )
+            loops = data_table("health_loops", label="Texts that end in a loop", empty=LOOKING)
     with gr.Row(elem_classes=["dl-row"]):
         with gr.Column(scale=8, min_width=480, elem_classes=["dl-card"]):
             moe_note = heading("health_moe_head", "Experts", words.HEALTH_MOE)
@@ -155,7 +160,7 @@ def build(shared: Shared) -> None:
                 gr.Dropdown(choices=known),
                 gr.skip(),
                 *[nothing(why).wire()] * 3,
-                *[table_value((), (), empty=why)] * 4,
+                *[table_value((), (), empty=why)] * 5,
                 why, "", gr.Button(interactive=False), gr.Button(interactive=False), "",
                 gr.Column(visible=False), *[gr.skip()] * 6,
             ]  # fmt: skip
@@ -166,9 +171,8 @@ def build(shared: Shared) -> None:
         ]
 
     shown = [
-        sentence, model, probe, bars, gaps, dead, losses, advice, moe, experts, mend_note, moe_note, mend, save, report,
-        mended, mended_head, mended_verdicts, mended_layers, mended_losses, tried,
-        use,
+        sentence, model, probe, bars, gaps, dead, losses, loops, advice, moe, experts, mend_note, moe_note, mend, save,
+        report, mended, mended_head, mended_verdicts, mended_layers, mended_losses, tried, use,
     ]  # fmt: skip
     inputs = [shared.pair, shared.genome, model, probe, *limits]
     for change in (shared.child_stamp.change, probe.input, model.input):
@@ -274,6 +278,7 @@ def shown_health(
         views.gap_chart(health).wire(),
         views.dead_chart(health).wire(),
         views.loss_table(health, vocabulary),
+        views.loop_table(health),
         views.advice_table(health, mending),
         views.moe_table(health.moe),
         views.expert_table(health.moe),

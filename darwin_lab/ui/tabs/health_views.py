@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from darwin_lab.mri.health import Advice, Health, NllRow
+from darwin_lab.mri.loops import LEVEL
 from darwin_lab.mri.mending import NOT_CLEARED, LayerMend, Mending
 from darwin_lab.mri.moe_health import Expert, MoeHealth
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
@@ -25,6 +26,7 @@ DENSE = "A dense model has no routed experts."
 MOST_NAMED, MOST_FLAGS = 3, 6
 """Up to this many probes of a flag, and flagged layers in a sentence, are named one by one."""
 NO_FLAG = "No layer is flagged: there is nothing to mend."
+NO_LOOPS = "Not counted yet. Press “Check health”; models that are streamed do not write."
 METRICS = {
     "dead_share": ("dead experts", "share", None,
                    "Certified dead on these probes, mean over the MoE layers. Half is the published alarm line."),
@@ -175,6 +177,23 @@ def loss_words(row: NllRow, slack: float) -> str:
     if worse:
         return f"worse than the {worse[0]}, not shown worse than the {'mother' if worse == ['father'] else 'father'}"
     return f"better than the {better[0]}" if better else "not shown worse than either"
+
+
+def loop_table(health: Health) -> dict[str, Any]:
+    """Who, how many of the texts it wrote end in a loop, with the interval, and the test of the child against them."""
+    columns = (
+        Column("who"), Column("in a loop", "number", 0), Column("texts", "number", 0), Column("share", "number"),
+        Column("95 %", "number", None, "Wilson interval"), Column("child against it", "mark", None, "McNemar, exact"),
+    )  # fmt: skip
+    own = next((row.looping for row in health.loops if row.who == "child"), 0)
+    rows = []
+    for row in health.loops:
+        told = mark(None, "—") if row.p is None else mark(
+            not (own > row.looping and row.p < LEVEL), f"{own - row.looping:+d} texts, p {row.p:.2g}"
+        )  # fmt: skip
+        interval = f"[{row.low:.1%}, {row.high:.1%}]"
+        rows.append(Row(row.who, (row.who, row.looping, row.texts, f"{row.looping / row.texts:.1%}", interval, told)))
+    return table_value(columns, rows, empty=NO_LOOPS)
 
 
 def advice_table(health: Health, mending: Mending | None = None) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def layer_facts(lab: Lab, pair: Pair, layer: int) -> str:
     rows = [("MRI advises", f"{advice.layer_ratio[layer]:.3f}", "mother's share")]
     if layer in advice.golden:
         rows.append(("golden layer", "yes", "the mother clearly leads"))
-    kept = advice.preserve.get(layer, ())
+    kept = advice.reordered(pair.expert_order).preserve.get(layer, ())
     if kept:
         rows.append(("preserve", str(len(kept)), "experts dead in the mother"))
     return facts(rows)

@@ -1,7 +1,8 @@
 """The Parents tab: choose a pair, see whether it can be bred, what a merge would do and cost, and open it.
 
 Takes references typed by a person; gives the selected pair. A look reads configs and headers only. Small parents are
-opened at once and scanned; large ones are read by a job, and their scan waits until somebody asks for it.
+opened at once and scanned; large ones, and those whose experts are to be matched, are read by a job. The scan of large
+ones waits until somebody asks for it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.engine.calibration import calibrate, calibrated
 from darwin_lab.engine.plan import timed
 from darwin_lab.errors import LabError
+from darwin_lab.lab import planning
 from darwin_lab.lab.lab import Lab
-from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.pairs import MATCHED, NUMBERED, Pair
 from darwin_lab.lab.planning import Look
 from darwin_lab.merging.operators import NEEDS_ANCESTOR
 from darwin_lab.ui.components.data_table import data_table, table_value
@@ -28,6 +30,7 @@ from darwin_lab.ui.tabs import parents_views as views
 
 FAMILY, OWN = "Embedded family", "Two checkpoints of your own"
 VOCABULARIES = [("The same", "same"), ("Matched by token", "by-token")]
+EXPERTS = [("By number", NUMBERED), ("Matched by weights", MATCHED)]
 HUB_ID = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}$")
 CHOOSE = "Choose a pair on the left; look at it first, or open it."
 _FAMILY_REFS = ("family:father", "family:mother", "family:ancestor")
@@ -57,6 +60,15 @@ def build(shared: Shared) -> None:
                     label="Vocabulary",
                     info="By token: rows of tokens both have are merged by their text; the father's other rows stay.",
                     elem_id="pair_vocabulary",
+                    elem_classes=["dl-seg"],
+                )
+                experts = gr.Radio(
+                    EXPERTS,
+                    value=NUMBERED,
+                    label="Experts",
+                    info="Matched: each expert of the father meets the mother's most alike, in weights and router row. "
+                    "For mixtures of experts that were not tuned from one base; dense models have none.",
+                    elem_id="pair_experts",
                     elem_classes=["dl-seg"],
                 )
                 items = gr.File(
@@ -112,21 +124,23 @@ def build(shared: Shared) -> None:
 
     @guarded
     def open_it(
-        choice: str, a: str, b: str, base: str, vocab: str, genes: dict[str, Any] | None, files: list[str] | None
-    ) -> Any:
+        choice: str, a: str, b: str, base: str, vocab: str, genes: dict[str, Any] | None, numbering: str,
+        files: list[str] | None,
+    ) -> Any:  # fmt: skip
         found = looked_at(lab, choice, (a, b, base), vocab, genes)
-        if found.is_small:
+        matching = experts_for(found, choice, numbering)
+        if found.is_small and matching == NUMBERED:
             pair = lab.family_pair() if choice == FAMILY else open_own(lab, a, b, base, files or [], vocab)
             if pair.compatible:
                 lab.request_scan(pair)
                 gr.Info("The pair is open; its scan has started.", title="Parents", duration=4)
             return [pair.key, "", gr.Timer(active=False), *pair_updates(lab, pair, genes)]
-        job = lab.request_open(*own_refs(a, b, base), items=files or [], vocabulary=vocab)
+        job = lab.request_open(*own_refs(a, b, base), items=files or [], vocabulary=vocab, experts=matching)
         return [
             gr.skip(), job, gr.Timer(active=True), *look_updates(found, views.reading_words(found), {}), *no_scan()
         ]  # fmt: skip
 
-    opened.click(open_it, [*chosen, items], [shared.pair, waiting, clock, *shown, *scanning], **QUIET)
+    opened.click(open_it, [*chosen, experts, items], [shared.pair, waiting, clock, *shown, *scanning], **QUIET)
 
     def arrived(job_id: str) -> Any:
         view = lab.job(job_id)
@@ -135,7 +149,8 @@ def build(shared: Shared) -> None:
         if view.state != "done":
             gr.Warning(html.escape(view.error or "The reading was stopped; open the pair again."), title="Not opened")
             return [gr.skip(), "", gr.Timer(active=False)]
-        gr.Info("The pair is open.", title="Parents", duration=4)
+        started = scan_small(lab, lab.pair(view.result["pair"]))
+        gr.Info(f"The pair is open{'; its scan has started' if started else ''}.", title="Parents", duration=4)
         return [view.result["pair"], "", gr.Timer(active=False)]
 
     clock.tick(arrived, waiting, [shared.pair, waiting, clock], **QUIET)
@@ -200,6 +215,23 @@ def looked_at(
     return found
 
 
+def experts_for(look: Look, choice: str, asked: str) -> str:
+    """How the experts of a pair are to be paired. LabError for a dense father whose experts shall be matched.
+
+    The embedded family is dense, and parents that cannot be bred have nothing to match.
+    """
+    if asked != MATCHED or choice == FAMILY or not look.plan.compatible:
+        return NUMBERED
+    if not look.anatomy.experts:
+        raise LabError(f"{look.father.name} is dense, it has no experts to match; choose Experts “{EXPERTS[0][0]}”")
+    return MATCHED
+
+
+def scan_small(lab: Lab, pair: Pair) -> bool:
+    """Queue the scan of small parents that were opened by a job, as of those opened at once; whether it was."""
+    return pair.compatible and planning.is_small(pair.total_bytes) and bool(lab.request_scan(pair))
+
+
 def operator_for(genes: Mapping[str, Any] | None, *, has_ancestor: bool) -> str:
     """The operator of the genome at hand where the pair allows it, else lerp."""
     asked = (genes or {}).get("operator", "lerp")
@@ -236,7 +268,8 @@ def pair_updates(lab: Lab, pair: Pair, genes: Mapping[str, Any] | None) -> list[
         operator=operator_for(genes, has_ancestor=pair.ancestor is not None),
     )
     prints = {who: member.fingerprint for who, member in people.items() if member is not None}
-    waits = pair.compatible and not look.is_small and not lab.scan_is_complete(pair, "father")
+    asked = not look.is_small or pair.experts == MATCHED
+    waits = pair.compatible and asked and not lab.scan_is_complete(pair, "father")
     busy = any(job.kind == "scan" for job in lab.active_jobs())
     if not waits or busy:
         return [*look_updates(look, views.pair_words(pair), prints), *no_scan()]

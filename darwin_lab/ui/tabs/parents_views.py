@@ -19,6 +19,7 @@ from darwin_lab.engine.plan import COPIED, DROPPED, MERGED, STUCK, ModelPlan, Pl
 from darwin_lab.lab.memory import MemoryChoice
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.planning import Look
+from darwin_lab.sizes import bytes_words
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
 from darwin_lab.ui.session import facts, say, verdict
 
@@ -35,12 +36,13 @@ class Checked(Protocol):
 
 def pair_words(pair: Pair) -> str:
     """The verdict over an open pair and who descends from whom."""
-    return _verdict_words(pair, pair.father.name, pair.mother.name, _moved(pair.anatomy, pair.ancestor is not None))
+    tensors = _moved(pair.anatomy, pair.ancestor is not None)
+    return _verdict_words(pair, pair.father.name, pair.mother.name, f"{tensors} {pair.experts_words}".strip())
 
 
 def look_words(look: Look) -> str:
     """The verdict over a pair that was looked at and not opened."""
-    still = f"Looked at, not opened: {words.bytes_words(look.total_bytes)} of weights were left unread."
+    still = f"Looked at, not opened: {bytes_words(look.total_bytes)} of weights were left unread."
     tensors = _moved(look.anatomy, look.ancestor is not None)
     return _verdict_words(look.plan, look.father.name, look.mother.name, f"{still} {tensors}")
 
@@ -48,7 +50,7 @@ def look_words(look: Look) -> str:
 def reading_words(look: Look) -> str:
     """The verdict while a large pair is being opened."""
     head = f"Opening {look.father.name} × {look.mother.name}."
-    size = words.bytes_words(look.total_bytes)
+    size = bytes_words(look.total_bytes)
     return verdict(
         "plain", head, f"{size} are read once, to know the parents by content. The status bar shows how far."
     )
@@ -178,7 +180,7 @@ def cards_table(model: ModelPlan) -> dict[str, Any]:
         for fit in model.serving.telling_fits
     ]
     heads = tuple(
-        Column(f"{form.name} · {words.bytes_words(form.bytes)}", "mark", title=words.format_words(model.serving, form))
+        Column(f"{form.name} · {bytes_words(form.bytes)}", "mark", title=words.format_words(model.serving, form))
         for form in forms
     )
     return table_value((Column("card"), *heads, Column("such as")), rows)
@@ -190,7 +192,7 @@ def cards_html(model: ModelPlan) -> str:
     for form in model.serving.formats:
         card = model.serving.smallest(form)
         remark = f"needs {_times(card.name)}" if card else "more than any card listed"
-        rows.append((form.name, words.bytes_words(form.bytes), remark))
+        rows.append((form.name, bytes_words(form.bytes), remark))
     return f"<h3>Graphics memory to run it</h3>{facts(rows)}"
 
 
@@ -207,8 +209,8 @@ def cost_html(plan: Plan) -> str:
         return ""
     short = cost.free < cost.disk
     rows = [
-        ("memory", words.bytes_words(cost.memory), "of buffers, for a model of any size"),
-        ("disk", words.bytes_words(cost.disk), f"of {words.bytes_words(cost.free)} free"),
+        ("memory", bytes_words(cost.memory), "of buffers, for a model of any size"),
+        ("disk", bytes_words(cost.disk), f"of {bytes_words(cost.free)} free"),
     ]
     if cost.seconds is not None:
         rows.append(("time", words.time_words(cost.seconds), f"estimate, {plan.operator}"))
@@ -254,7 +256,7 @@ def _person(model: ModelPlan) -> tuple[Any, ...]:
         model.layers,
         _tight(f"{layout.experts}, top-{layout.top_k}") if layout.experts else "dense",
         _tight(words.count_words(model.parameters)),
-        _tight(words.bytes_words(model.bytes)),
+        _tight(bytes_words(model.bytes)),
     )
 
 
@@ -266,7 +268,7 @@ def _model_html(model: ModelPlan) -> str:
         ("layers", str(model.layers), f"of width {model.hidden_size:,}"),
         ("parameters", words.count_words(model.parameters), f"in {model.tensors:,} tensors"),
         ("active a token", words.count_words(model.active), f"of {words.count_words(model.text)}"),
-        ("weights on disk", words.bytes_words(model.bytes), ", ".join(dtype.lower() for dtype in model.dtypes)),
+        ("weights on disk", bytes_words(model.bytes), ", ".join(dtype.lower() for dtype in model.dtypes)),
     ]
     counted = html.escape(_sentence(words.active_words(model)))
     return f"<p class='dl-layout'>{html.escape(told)}</p>{more}{facts(rows)}<p class='dl-note'>{counted}</p>"

@@ -309,6 +309,11 @@ def test_bad_input_exits_2_with_one_line_and_writes_nothing(
         assert not out.exists(), command
 
 
+def test_the_runs_whose_mean_a_score_could_be_are_said_to_be_the_fewest(capsys) -> None:
+    said = run(capsys, "claim", "50.0", 3)[1]
+    assert "the mean of 2 runs on the same items, the fewest that give it" in said and "or more" not in said
+
+
 def test_one_right_answer_is_said_as_one(capsys) -> None:
     assert "possible: 1 right answer." in run(capsys, "claim", "10", 10)[1]
     assert "possible: 2 right answers." in run(capsys, "claim", "20", 10)[1]

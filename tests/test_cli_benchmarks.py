@@ -68,6 +68,9 @@ def test_a_hub_that_is_away_is_one_line(capsys, fake: FakeHub) -> None:
     fake.error = lambda repo: OfflineModeIsEnabled("offline")
     code, out, err = run(capsys, "score", "family:father", "--benchmark", "arc_easy")
     assert (code, out) == (2, "") and err.count("\n") == 1 and "connect once and ask again" in err
+    code, out, err = run(capsys, "score", "family:father", "--benchmark", "gpqa_diamond")
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "it is gated: accept its conditions at https://" in err and "`hf auth login`" in err
 
 
 def test_a_table_is_scored_through_the_map_that_is_given_and_says_how_it_was_read(capsys, sums: Path) -> None:
@@ -79,6 +82,21 @@ def test_a_table_is_scored_through_the_map_that_is_given_and_says_how_it_was_rea
     assert out.splitlines()[0] == "sums.csv: question=Frage, choices=A,B, answer=Loesung; answers read as letter"
     code, out, _ = run(capsys, "score", "family:father", "--items", sums, *fields, "--json")
     assert json.loads(out)["benchmarks"]["sums"]["n"] == 12
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        (["choices=A,B", "answer=A"],
+         "the right answer is always column A, which is also among the choices; is the key another column (Loesung)?"),
+        (["answer=Loesung"], "columns A, B look like choices and are not shown; if they are, map them as choices"),
+    ],
+)  # fmt: skip
+def test_a_map_that_looks_wrong_is_scored_with_a_note(capsys, sums: Path, fields: list[str], note: str) -> None:
+    asked = ["score", "family:father", "--items", sums, "--limit", 1, "--fields", "question=Frage", *fields]
+    code, out, err = run(capsys, *asked)
+    assert (code, err) == (0, "") and out.splitlines()[1] == f"sums.csv: {note}"
+    assert json.loads(run(capsys, *asked, "--json")[1])["fields"][str(sums)]["notes"] == [note]
 
 
 def test_shots_are_drawn_from_any_table_the_items_are_read_from(capsys, sums: Path, tmp_path: Path) -> None:

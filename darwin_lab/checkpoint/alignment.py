@@ -169,7 +169,7 @@ def _aligned(
     tensors: dict[str, TensorInfo] = {}
     for part in anatomy.mergeable:
         found: _Pieces | None
-        if vocabulary == "by-token" and has_token_rows(part, father.text_config):
+        if vocabulary == "by-token" and has_token_rows(part):
             found = _by_token(part, father, other, stored)
         else:
             order = None if part.layer is None else orders.get(part.layer)

@@ -6,7 +6,7 @@ that knows how model families name their tensors. Reads no weights.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from darwin_lab.checkpoint.checkpoint import Checkpoint
@@ -144,7 +144,7 @@ def read_anatomy(checkpoint: Checkpoint) -> Anatomy:
         elif part.layer < layers and part.mergeable and _KEYS_AND_VALUES.search(part.name):
             parts[part.name] = _copied(part, _SHARED_KEYS)
     in_files = {part.layer for part in parts.values() if part.tower == "text" and part.layer is not None}
-    if not layers or in_files != set(range(layers)):
+    if not layers or not _counts_to(in_files, layers):
         raise LabError(
             f"{checkpoint.name}: config.json says {layers} layers, the files hold {len(in_files)}; get it whole"
         )
@@ -185,11 +185,13 @@ def has_expert_rows(part: Part, experts: int) -> bool:
     return part.role == "router" and part.shape[:1] == (experts,) and not part.name.endswith("router.scale")
 
 
-def has_token_rows(part: Part, text_config: dict[str, object]) -> bool:
-    """Whether axis 0 counts tokens: embedding, head and the per-layer embedding table."""
+def has_token_rows(part: Part) -> bool:
+    """Whether axis 0 counts tokens: embedding, head and the per-layer embedding table.
+
+    The config's vocab_size has no say: a table may have more rows than that (padding, which is nobody's token).
+    """
     tables = part.role in ("embedding", "lm_head") or part.sub == "embed_tokens_per_layer"
-    sizes = _first(text_config, "vocab_size"), _first(text_config, "vocab_size_per_layer_input")
-    return tables and part.sub != "wpe" and part.shape[:1] in ((sizes[0],), (sizes[1],))
+    return tables and part.sub != "wpe" and bool(part.shape) and part.shape[0] > 0
 
 
 def _refuse_quantised(checkpoint: Checkpoint) -> None:
@@ -220,10 +222,15 @@ def _require_all_experts(name: str, parts: Iterable[Part], experts: int) -> None
         if part.expert is not None and part.expert != FUSED:
             single[part.layer].add(part.expert)
     for layer, found in single.items():
-        if found != set(range(experts)):
+        if not _counts_to(found, experts):
             raise LabError(
                 f"{name}: config.json says {experts} experts, layer {layer} holds {len(found)}; get it whole"
             )
+
+
+def _counts_to(numbers: Collection[int], count: int) -> bool:
+    """Whether distinct `numbers` from 0 on are 0..count-1; makes nothing of the size `count` that a config claims."""
+    return len(numbers) == count and max(numbers, default=-1) == count - 1
 
 
 def _copied(part: Part, reason: str, **changes: object) -> Part:

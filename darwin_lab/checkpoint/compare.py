@@ -10,6 +10,7 @@ from itertools import chain
 from darwin_lab.checkpoint.alignment import align
 from darwin_lab.checkpoint.anatomy import Anatomy, Part, read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
+from darwin_lab.checkpoint.heads import has_head, is_tied, is_untied, lacks_head
 from darwin_lab.checkpoint.layout import layout_words, read_layout
 from darwin_lab.checkpoint.naming import atoms
 from darwin_lab.checkpoint.vocabulary import check_vocabulary, match_tokens, vocabulary_report
@@ -17,6 +18,7 @@ from darwin_lab.errors import LabError
 
 _ONE_ARCHITECTURE = "parents must be checkpoints of one architecture"
 _LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration")
+_COPY = "stored, though its config ties it to the embedding"
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _pair_checks(
         _check("hidden size", str(a.hidden_size), str(b.hidden_size), _ONE_ARCHITECTURE),
         _check("experts", _experts(a), _experts(b), _ONE_ARCHITECTURE),
         _vocabulary_check(father, other, vocabulary),
-        _head_check(father, other, a, b),
+        _head_check(father, other, a, b, who),
         *_tensor_checks(father, other, a, b, who, vocabulary),
     ]
     dtypes = [", ".join(sorted({info.dtype for info in ck.tensors.values()})) for ck in (father, other)]
@@ -132,41 +134,46 @@ def _experts(anatomy: Anatomy) -> str:
     return f"{anatomy.experts}, top-{anatomy.top_k}" if anatomy.experts else "none (dense)"
 
 
-def is_tied(checkpoint: Checkpoint) -> bool:
-    """Whether the config says that the head is the embedding; the outer config speaks where the inner one is silent."""
-    inner = checkpoint.text_config.get("tie_word_embeddings")
-    return bool(checkpoint.config.get("tie_word_embeddings") if inner is None else inner)
-
-
-def _head_check(father: Checkpoint, other: Checkpoint, a: Anatomy, b: Anatomy) -> Check:
+def _head_check(father: Checkpoint, other: Checkpoint, a: Anatomy, b: Anatomy, who: str) -> Check:
     """Both store a head or neither does: one that is merged by itself would no longer be the embedding."""
-    heads = [_has_head(anatomy) for anatomy in (a, b)]
-    if heads[0] == heads[1]:
-        words = "its own" if heads[0] else "tied to the embedding"
-        return Check("head", words, words, True)
-    stored = father if heads[0] else other
-    if is_tied(stored):
-        own = "stored, though its config ties it to the embedding"
+    words = _head_words(father, a), _head_words(other, b)
+    lacking = next((model for model, anatomy in ((father, a), (other, b)) if lacks_head(model, anatomy)), None)
+    remedy = ""
+    if lacking is not None:
         remedy = (
-            f"the stored head of {stored.name} is a second copy of its embedding by its config; load it in "
-            "transformers and save it again, which leaves the copy out"
+            f"get {lacking.name} whole, or set tie_word_embeddings to true in its config.json if its embedding is the "
+            "head"
         )
-    else:
-        own = "its own"
+    elif has_head(a) != has_head(b):
+        stored = father if has_head(a) else other
         remedy = "untie the one (store its embedding as lm_head.weight too and set tie_word_embeddings to false)"
-    words_a, words_b = (own if has_head else "tied to the embedding" for has_head in heads)
-    return Check("head", words_a, words_b, False, remedy)
+        if is_tied(stored):
+            remedy = (
+                f"the stored head of {stored.name} is a second copy of its embedding by its config; load it in "
+                "transformers and save it again, which leaves the copy out"
+            )
+    elif has_head(a) and is_tied(father) and is_untied(other) and who == "mother":
+        remedy = (
+            f"the child has the father's config, which would drop the head; set tie_word_embeddings to false in the "
+            f"config.json of {father.name}"
+        )
+    elif has_head(a):
+        checked = f"{_COPY} (its values are checked before a merge)"
+        words = words[0].replace(_COPY, checked), words[1].replace(_COPY, checked)
+    return Check("head", *words, not remedy, remedy)
 
 
-def _has_head(anatomy: Anatomy) -> bool:
-    return any(part.role == "lm_head" for part in anatomy.parts.values())
+def _head_words(checkpoint: Checkpoint, anatomy: Anatomy) -> str:
+    if has_head(anatomy):
+        return _COPY if is_tied(checkpoint) else "its own"
+    return "none stored, though its config unties it" if lacks_head(checkpoint, anatomy) else "tied to the embedding"
 
 
 def _tensor_checks(
     father: Checkpoint, other: Checkpoint, a: Anatomy, b: Anatomy, who: str, vocabulary: str
 ) -> list[Check]:
     """Every merged tensor must be in both, in one shape; copied ones come from the father and may be missing."""
-    heads_differ = _has_head(a) != _has_head(b)
+    heads_differ = has_head(a) != has_head(b)
     needed, theirs_merged = (
         [part for part in anatomy.mergeable if part.role != "lm_head" or not heads_differ] for anatomy in (a, b)
     )

@@ -1,8 +1,11 @@
 """Which token is which row: vocabularies read from tokenizer files, and two of them matched by token.
 
-Takes opened checkpoints, gives tables of rows. Knows tokenizer files; must not know tensors.
+Takes opened checkpoints, gives tables of rows. Knows tokenizer files and, of tensors, how many rows a table of tokens
+has; reads no weights.
 """
 
+import math
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,18 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from darwin_lab.checkpoint.anatomy import classify
 from darwin_lab.checkpoint.checkpoint import Checkpoint, read_json
 from darwin_lab.errors import LabError
 
 VOCABULARIES = ("same", "by-token")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_TABLES = (("text", "embedding"), ("text", "lm_head"))
 TOKENS_FILE = "tokens.json"
 """Beside a child whose parents were matched by token: which tokens met and which did not."""
 
 
 @dataclass(frozen=True)
 class TokenMatch:
-    """Two vocabularies side by side: tokens both have, and those of one parent alone (in order of their numbers)."""
+    """Two vocabularies side by side: tokens both have rows of, the father's others and those only the other names.
+
+    The father's others include tokens that the other names without a row in its tables; each in order of its number.
+    """
 
     shared: int
     only_father: tuple[str, ...]
@@ -57,10 +65,11 @@ def vocabulary(checkpoint: Checkpoint) -> dict[str, int] | None:
 def match_tokens(father: Checkpoint, other: Checkpoint) -> TokenMatch:
     """What matching by token finds. Raises `LabError` when a vocabulary cannot be read or nothing is shared."""
     mine, theirs = _required(father), _required(other)
-    shared = mine.keys() & theirs.keys()
+    rows, other_rows = _table_rows(father), _table_rows(other)
+    shared = {token for token in mine.keys() & theirs.keys() if mine[token] < rows and theirs[token] < other_rows}
     if not shared:
         raise LabError(f"{father.name} and {other.name} share no token; they cannot be matched by token")
-    return TokenMatch(len(shared), _without(mine, shared), _without(theirs, shared))
+    return TokenMatch(len(shared), _without(mine, shared), _without(theirs, mine.keys()))
 
 
 def vocabulary_report(father: Checkpoint, other: Checkpoint) -> tuple[str, str, bool]:
@@ -101,7 +110,14 @@ def token_rows(father: Checkpoint, other: Checkpoint, rows: int, other_rows: int
     return found
 
 
-def _without(tokens: dict[str, int], shared: set[str]) -> tuple[str, ...]:
+def _table_rows(checkpoint: Checkpoint) -> float:
+    """The rows that the embedding and the head both have; a token numbered beyond them has none."""
+    roles = {name: classify(name) for name in checkpoint.tensors if not name.endswith("wpe.weight")}
+    shapes = [checkpoint.tensors[name].shape for name, role in roles.items() if role in _TABLES]
+    return min((shape[0] for shape in shapes if shape), default=math.inf)
+
+
+def _without(tokens: dict[str, int], shared: AbstractSet[str]) -> tuple[str, ...]:
     return tuple(sorted(tokens.keys() - shared, key=tokens.__getitem__))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from darwin_lab.checkpoint.alignment import Aligned, align
 from darwin_lab.checkpoint.checkpoint import Checkpoint, torch_dtype
+from darwin_lab.checkpoint.heads import require_true_tie
 from darwin_lab.errors import LabError
 from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR
 from darwin_lab.merging.passes import CHUNK, Read
@@ -100,6 +101,8 @@ class Child:
     def _mother(self) -> Aligned:
         """The mother under the father's names, her experts and tokens in his order."""
         recipe = self.recipe
+        require_true_tie(self.father)
+        require_true_tie(self.mother)
         return align(self.father, self.mother, vocabulary=recipe.vocabulary, expert_order=recipe.expert_order)
 
     @cached_property

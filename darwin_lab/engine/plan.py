@@ -16,7 +16,8 @@ from typing import Any
 from darwin_lab.checkpoint.alignment import align
 from darwin_lab.checkpoint.anatomy import Anatomy, Part, has_token_rows, read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
-from darwin_lab.checkpoint.compare import Check, compare, is_tied
+from darwin_lab.checkpoint.compare import Check, compare
+from darwin_lab.checkpoint.heads import is_tied
 from darwin_lab.checkpoint.layout import Layout, layout_words, read_layout
 from darwin_lab.checkpoint.naming import atoms
 from darwin_lab.checkpoint.vocabulary import match_tokens
@@ -28,6 +29,8 @@ from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR
 
 MERGED, COPIED, STUCK, DROPPED = "merged", "copied", "cannot be merged", "dropped"
 FATES = (MERGED, COPIED, STUCK, DROPPED)
+NO_PLACE = "the father has no such tensor"
+"""Why a tensor of the mother is dropped; for every other reason the child has the father's in its place."""
 _SELECTING = frozenset({"ties", "breadcrumbs", "della", "arcee_fusion", "sce"})
 """Operators that cut by magnitude over a whole tensor; they count magnitudes in histograms."""
 _HISTOGRAM_BYTES = 6 << 20
@@ -298,14 +301,14 @@ def _fates(
         if not part.mergeable:
             kept.append((COPIED, part, part.reason))
         elif part.name in supplied:
-            rows = by_token and has_token_rows(part, father.text_config)
+            rows = by_token and has_token_rows(part)
             kept.append((MERGED, part, "rows matched by token" if rows else ""))
         else:
             reason = "has no such tensor" if all_hers.isdisjoint(his[part.name]) else "has it in another shape"
             kept.append((STUCK, part, f"the mother {reason}"))
     for part in anatomies[1].parts.values():
         if all_his.isdisjoint(hers[part.name]):
-            left.append((DROPPED, part, "the father has no such tensor"))
+            left.append((DROPPED, part, NO_PLACE))
         elif used.isdisjoint(hers[part.name]):
             reason = "has another shape" if part.mergeable else f"is kept ({part.reason.split(':')[0]})"
             left.append((DROPPED, part, f"the father's {reason}"))

@@ -5,7 +5,7 @@ Takes the numbers of a `Plan`, gives plain text: no markup, no tables. Units: Gi
 
 from darwin_lab.checkpoint.layout import layout_words
 from darwin_lab.engine.hardware import Format, Serving
-from darwin_lab.engine.plan import COPIED, DROPPED, MERGED, STUCK, Cost, ModelPlan, Plan
+from darwin_lab.engine.plan import COPIED, DROPPED, MERGED, NO_PLACE, STUCK, Cost, ModelPlan, Plan
 from darwin_lab.sizes import bytes_words
 
 _NOT_COUNTED = {"mtp": "the multi-token-prediction head", "vision": "the vision tower", "audio": "the audio tower"}
@@ -67,20 +67,31 @@ def fate_words(plan: Plan) -> tuple[str, ...]:
         MERGED: "merged from both parents",
         COPIED: "copied from the father",
         STUCK: "of the father cannot be merged with the mother",
-        DROPPED: "of the mother have no place in the child",
+        DROPPED: "of the mother are left out",
     }
     sentences = []
     for fate, words in whose.items():
         tensors, weights, size = plan.total(fate)
         if tensors:
             noun = "tensor" if tensors == 1 else "tensors"
-            sentences.append(f"{tensors:,} {noun} {words}: {count_words(weights)} weights, {bytes_words(size)}")
+            sentence = f"{tensors:,} {noun} {words}: {count_words(weights)} weights, {bytes_words(size)}"
+            sentences.append(sentence + (_instead_words(plan, tensors) if fate == DROPPED else ""))
     if plan.tokens is not None:
         sentences.append(
             f"{plan.tokens.shared:,} tokens are matched by their text; {plan.tokens.only_father:,} only the father has "
             f"keep his rows, {plan.tokens.only_mother:,} only the mother has are left out"
         )
     return tuple(sentences)
+
+
+def _instead_words(plan: Plan, dropped: int) -> str:
+    """Of how many of the mother's dropped tensors the child has the father's."""
+    kept = dropped - sum(group.tensors for group in plan.of(DROPPED) if group.reason == NO_PLACE)
+    if not kept:
+        return "; the child has no place for them"
+    return "; the child has the father's instead" + (
+        "" if kept == dropped else f" of {kept:,} and no place for the rest"
+    )
 
 
 def memory_words(cost: Cost, operator: str) -> str:

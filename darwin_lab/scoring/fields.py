@@ -4,23 +4,20 @@ Takes a file (`tables`) and perhaps a map role -> column, gives items, or a gues
 that is wrong. Knows nothing about models.
 """
 
-import ast
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 from darwin_lab.errors import LabError
+from darwin_lab.scoring.cells import ANSWERS, choices_in, place_of, text_of
 from darwin_lab.scoring.items import SPLITS, Item, load_items, make_item
 from darwin_lab.scoring.tables import SUFFIXES, Table, read_table
 
 ROLES = ("question", "choices", "answer", "context", "id", "task", "category", "split")
-ANSWERS = ("label", "text", "letter", "number from 0", "number from 1")
-"""How an answer names a choice: by the label beside it, by its very text, by its letter, or by its place."""
 SHOWN, MOST_PROBLEMS = 3, 20
 OWN = {"id", "task", "question", "answer"}
 Fields = Mapping[str, str | Sequence[str]]
@@ -39,7 +36,6 @@ _NAMES = {
 _FAMILY = re.compile(
     r"^(choice|option|opt|op|answer|ans|ending|sol|distractor|incorrectanswer|wronganswer)?([a-j]|\d{1,2})$"
 )
-_LETTER = re.compile(r"^\W*([A-Za-z])\W*$")
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,7 @@ def _fits(role: str, values: list[Any]) -> bool:
     """Whether a column of that name holds what the role needs."""
     some = [value for value in values if value not in (None, "")]
     if role == "choices":
-        return bool(some) and all(_options(value) is not None for value in some[:SHOWN])
+        return bool(some) and all(choices_in(value) is not None for value in some[:SHOWN])
     if role == "split":
         return bool(some) and set(map(str, some)) <= set(SPLITS)
     if role == "answer":
@@ -223,6 +219,7 @@ class _Mapped:
         self.answers, self.notes = self._way() if "choices" in fields else ("", ())
         answer, choices = fields["answer"], fields.get("choices", ())
         self._shuffled = not isinstance(choices, str) and answer in choices
+        self.notes += tuple(self._doubts())
 
     def items(self, most: int) -> tuple[list[Item], list[str]]:
         """The items that can be read, and up to `most` sentences on those that cannot."""
@@ -255,16 +252,16 @@ class _Mapped:
                 "choices=COLUMN, or choices=A,B,C,D for a column each"
             )
         texts, labels = found
-        index = _index(answer, texts, labels, self.answers)
-        if index is None:
+        right = place_of(answer, texts, labels, self.answers)
+        if right is None:
             raise LabError(
                 f"{where}: answer {str(answer)[:40]!r} (column {self._fields['answer']}, read as {self.answers}) is "
                 f"not among the {len(texts)} choices; correct it, or map another column with answer=COLUMN"
             )
         if self._shuffled:
             order = sorted(range(len(texts)), key=lambda choice: _digest(f"{made['id']}\n{texts[choice]}"))
-            texts, index = [texts[choice] for choice in order], order.index(index)
-        return make_item({**made, "choices": texts, "answer": index}, where)
+            texts, right = [texts[choice] for choice in order], order.index(right)
+        return make_item({**made, "choices": texts, "answer": right}, where)
 
     def _cell(self, row: Mapping[str, Any], role: str) -> Any:
         column = self._fields.get(role)
@@ -275,11 +272,11 @@ class _Mapped:
         if column is None:
             return None
         if isinstance(column, str):
-            return _options(row.get(column))
+            return choices_in(row.get(column))
         cells = [row.get(name) for name in column]
         while len(cells) > 1 and cells[-1] in (None, ""):
             cells.pop()
-        return [_words(cell) for cell in cells], []
+        return [text_of(cell) for cell in cells], []
 
     def _way(self) -> tuple[str, tuple[str, ...]]:
         """The way of naming a choice that reads the most rows, the earlier one of equals, and a note on a doubt."""
@@ -288,7 +285,7 @@ class _Mapped:
             for row, found in zip(self._table.rows, self._choices, strict=True)
             if found is not None
         ]
-        read = {way: sum(_index(answer, *found, way) is not None for answer, found in pairs) for way in ANSWERS}
+        read = {way: sum(place_of(answer, *found, way) is not None for answer, found in pairs) for way in ANSWERS}
         chosen = max(ANSWERS, key=lambda way: read[way])
         if chosen != "number from 0" or read["number from 0"] < len(pairs) or read["number from 1"] < len(pairs):
             return chosen, ()
@@ -296,6 +293,44 @@ class _Mapped:
             f"answers (column {self._fields['answer']}) fit counting from 0 and from 1; they were taken as counted "
             "from 0: check the first items, and write letters instead if they count from 1",
         )
+
+    def _doubts(self) -> Iterator[str]:
+        """A sentence on an answer that is a choice by its name too, and one on choices that are not shown."""
+        answer, choices = str(self._fields["answer"]), self._fields.get("choices", [])
+        if self._shuffled and _plain(answer) not in _NAMES["answer"].split():
+            keys = [column for column in self._table.columns if column not in choices and self._is_key(column)]
+            another = f"; is the key another column ({', '.join(keys)})?" if keys else "; check that this is so"
+            yield f"the right answer is always column {answer}, which is also among the choices{another}"
+        if isinstance(choices, str):
+            return
+        mapped = {name for one in self._fields.values() for name in ([one] if isinstance(one, str) else one)}
+        family = _choice_columns(self._table, None)
+        if choices and not set(choices) & set(family):
+            return
+        left = [column for column in family if column not in mapped and self._is_filled(column)]
+        lists = [column for column in self._table.columns if column not in mapped and self._lists(column)]
+        if len(left) > 1:
+            yield f"columns {', '.join(left)} look like choices and are not shown; if they are, map them as choices"
+        elif left:
+            yield f"column {left[0]} looks like a choice and is not shown; if it is, map it as one"
+        elif lists and not choices:
+            yield f"column {lists[0]} looks like choices and is not shown; if it is, map it as choices"
+
+    def _is_key(self, column: str) -> bool:
+        """Whether every cell of a column names one of its row's choices, as keys do."""
+        if column in (self._fields["question"], self._fields.get("context"), self._fields.get("id")):
+            return False
+        ways = ANSWERS if _plain(column) in _NAMES["answer"].split() else ("text", "letter")
+        pairs = [(row.get(column), found) for row, found in zip(self._table.rows, self._choices, strict=True) if found]
+        return any(all(place_of(cell, *found, way) is not None for cell, found in pairs) for way in ways)
+
+    def _is_filled(self, column: str) -> bool:
+        return any(row.get(column) not in (None, "") for row in self._table.rows)
+
+    def _lists(self, column: str) -> bool:
+        """Whether a column lists choices by its name and its cells; "answers" may as well be all that are right."""
+        named = _plain(column) in _NAMES["choices"].split() and _plain(column) != "answers"
+        return named and _fits("choices", [row.get(column) for row in self._table.rows])
 
 
 def _collected(table: Table, make: Callable[[int], Item], most: int) -> tuple[list[Item], list[str]]:
@@ -314,57 +349,6 @@ def _collected(table: Table, make: Callable[[int], Item], most: int) -> tuple[li
             if len(problems) >= most:
                 break
     return items, problems
-
-
-def _options(value: Any) -> tuple[list[str], list[str]] | None:
-    """(texts, labels) of a cell that holds the choices: a list of texts, {"text": [...], "label": [...]}, a list of
-    such pairs, {"A": text, ...}, or a text that spells one of these; None for anything else."""
-    if isinstance(value, str):
-        value = _spelled(value)
-    if isinstance(value, dict) and isinstance(value.get("text"), list):
-        labels = value.get("label", [])
-        return [_words(text) for text in value["text"]], [str(label) for label in labels]
-    if isinstance(value, dict) and value and all(not isinstance(text, list | dict) for text in value.values()):
-        return [_words(text) for text in value.values()], [str(label) for label in value]
-    if isinstance(value, list) and value and all(isinstance(entry, dict) and "text" in entry for entry in value):
-        return [_words(entry["text"]) for entry in value], [str(entry.get("label", "")) for entry in value]
-    if isinstance(value, list) and value and not any(isinstance(entry, list | dict) for entry in value):
-        return [_words(entry) for entry in value], []
-    return None
-
-
-def _spelled(text: str) -> Any:
-    if not text.strip().startswith(("[", "{")):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-
-
-def _index(answer: Any, texts: Sequence[str], labels: Sequence[str], way: str) -> int | None:
-    """The choice an answer names when read in one way, or None."""
-    spoken = _words(answer).strip()
-    if way == "label":
-        return labels.index(spoken) if spoken and spoken in labels else None
-    if way == "text":
-        plain = [text.strip() for text in texts]
-        return plain.index(spoken) if spoken in plain and not isinstance(answer, int) else None
-    if way == "letter":
-        match = _LETTER.match(spoken)
-        place = ascii_uppercase.index(match[1].upper()) if match else len(texts)
-    else:
-        whole = re.fullmatch(r"(\d{1,3})(\.0)?", spoken)
-        place = int(whole[1]) - (way == "number from 1") if whole else len(texts)
-    return place if 0 <= place < len(texts) else None
-
-
-def _words(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _digest(text: str) -> str:

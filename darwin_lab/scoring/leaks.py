@@ -21,7 +21,8 @@ SHORTEST = 24
 @dataclass(frozen=True)
 class Leak:
     """Two texts of different sets: `kind` "exact", "near" (share of common shingles) "inside" (share of the first
-    that stands in the second) or "cluster" (items of one passage in two splits)."""
+    that stands in the second), "question" (the same one with other options) or "cluster" (items of one passage in two
+    splits)."""
 
     kind: str
     first: str
@@ -51,12 +52,16 @@ def find_leaks(
 
     Texts are compared in small letters without spaces, accents' encodings and punctuation (NFKC). "near": Jaccard
     similarity of 5-letter shingles at least `near`; "inside": at least `near` of the question's own shingles stand in
-    a text; "cluster": a passage is one unit and may not be torn (methods.md 8).
+    a text; "question": letter for letter, where neither split asks it twice ("Which of these is true?" is no
+    question of its own); "cluster": a passage is one unit and may not be torn (methods.md 8).
     """
     whole = {name: [_text(item.id, item_text(item)) for item in items] for name, items in splits.items()}
     leaks = []
     for first, second in combinations(whole, 2):
-        leaks.extend(_between(first, whole[first], second, whole[second], near))
+        alike = _between(first, whole[first], second, whole[second], near)
+        asked = _same_question(first, splits[first], second, splits[second])
+        leaks += alike
+        leaks += [leak for leak in asked if (leak.first, leak.second) not in {(one.first, one.second) for one in alike}]
         leaks.extend(_torn_clusters(first, splits[first], second, splits[second]))
     for probe, lines in (texts or {}).items():
         probes = [_text(f"{probe} {number}", line) for number, line in enumerate(lines)]
@@ -114,6 +119,18 @@ def _met(text: _Text, holders: Mapping[str, list[int]]) -> list[tuple[int, int]]
     for shingle in text.shingles:
         met.update(holders.get(shingle, ()))
     return sorted(met.items())
+
+
+def _same_question(first: str, ours: Sequence[Item], second: str, theirs: Sequence[Item]) -> list[Leak]:
+    once, again = _asked_once(ours), _asked_once(theirs)
+    return [Leak("question", name, first, again[text], second, 1.0) for text, name in once.items() if text in again]
+
+
+def _asked_once(items: Sequence[Item]) -> dict[str, str]:
+    """Question -> id, of the questions that are long enough to say something and asked by one item only."""
+    texts = {item.id: _text(item.id, item.question).plain for item in items}
+    asked = Counter(texts.values())
+    return {text: name for name, text in texts.items() if len(text) >= SHORTEST and asked[text] == 1}
 
 
 def _torn_clusters(first: str, ours: Sequence[Item], second: str, theirs: Sequence[Item]) -> list[Leak]:

@@ -6,8 +6,8 @@ never draws. Everything random is seeded: the same input gives the same output.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import comb, sqrt
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -119,19 +119,44 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
+@lru_cache(maxsize=512)
 def smallest_gap(n: int, p: float = 0.5, power: float = 0.8, correlation: float = 0.0, level: float = 0.95) -> float:
-    """Smallest true gap between two accuracies centred on `p` that a paired test on n items shows with `power`.
+    """Smallest true gap between two accuracies about `p` that the exact McNemar test on n items shows with `power`.
 
-    Normal approximation: gap = (z_level + z_power) x sd of the mean difference, where one difference has variance
-    (1 - correlation) x (p1 (1 - p1) + p2 (1 - p2)), p1,2 = p -+ gap / 2. correlation = 0 (models err
-    independently) is the cautious default. Returns a gap in [0, 1]; 1 when n = 0.
+    The two accuracies are p -+ gap / 2, moved together where that leaves [0, 1]. correlation = 0 (models err
+    independently) is the cautious default; with it, the two agree by correlation x the mean of their variances more.
+    Exact: binomial number of items they differ on, binomial wins among those. Returns a gap in (0, 1]; 1 also when no
+    gap can be shown, which `can_be_shown` tells (five items never give p < .05).
     """
-    if n <= 0:
+    if not can_be_shown(n, level):
         return 1.0
-    normal = NormalDist()
-    z = normal.inv_cdf(0.5 + level / 2) + normal.inv_cdf(power)
-    scale = z * z * (1 - correlation) / n
-    return min(1.0, sqrt(2 * scale * p * (1 - p) / (1 + scale / 2)))
+    low, high = 0.0, 1.0
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _power(n, middle, p, correlation, level) >= power else (middle, high)
+    return high
+
+
+def can_be_shown(n: int, level: float = 0.95) -> bool:
+    """Whether n items, all won by one side, make the exact McNemar test significant."""
+    return 2 * 0.5**n <= 1 - level
+
+
+def _power(n: int, gap: float, p: float, correlation: float, level: float) -> float:
+    """How often the exact McNemar test on n items sees a true gap (see `smallest_gap`)."""
+    from scipy.stats import binom
+
+    better = min(1.0, max(gap, p + gap / 2))
+    worse = better - gap
+    agree = better * worse + correlation * (better * (1 - better) + worse * (1 - worse)) / 2
+    wins, losses = better - min(agree, worse), worse - min(agree, worse)
+    differ = min(1.0, wins + losses)
+    spread = 8 * sqrt(n * differ * (1 - differ)) + 2
+    some = np.arange(max(0, int(n * differ - spread)), min(n, int(n * differ + spread)) + 1)
+    needed = binom.isf((1 - level) / 2, some, 0.5) + 1
+    share = wins / differ
+    shown = binom.sf(needed - 1, some, share) + binom.cdf(some - needed, some, share)
+    return float((binom.pmf(some, n, differ) * shown).sum())
 
 
 def _paired_difference(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:

@@ -43,11 +43,16 @@ def _words(claim: Claim) -> str:
         if claim.runs is None:
             lines.append("No mean of up to 64 runs on the same items gives it either.")
         else:
-            lines.append(f"It could be the mean of {claim.runs} runs or more on the same items, or of another n.")
+            lines.append(
+                f"It could be the mean of {claim.runs} runs on the same items, the fewest that give it, or of "
+                "another n."
+            )
     low, high = claim.interval
     lines.append(f"95 % interval of the nearest count: {100 * low:.1f} to {100 * high:.1f} %.")
     items = f"{n} item{'' if n == 1 else 's'}"
-    lines.append(
-        f"On {items} another model has to differ by {100 * claim.gap:.1f} points to be told apart four times in five."
-    )
+    if claim.gap < 1:
+        points = f"{100 * claim.gap:.1f} points"
+        lines.append(f"On {items} another model has to differ by {points} to be told apart four times in five.")
+    else:
+        lines.append(f"{items[0].upper()}{items[1:]} are too few to tell any two models apart (p < .05).")
     return "\n".join(lines)

@@ -87,7 +87,7 @@ def _of_files(files: Sequence[Path], fields: dict[str, str | list[str]] | None) 
             told = ", ".join(f"{role}={_joined(column)}" for role, column in guess.fields.items())
             how = f"; answers read as {guess.answers}" if guess.answers else ""
             words += [f"{path.name}: {told}{how}", *(f"{path.name}: {note}" for note in guess.notes)]
-            data[str(path)] = {**guess.fields, "answers": guess.answers}
+            data[str(path)] = {**guess.fields, "answers": guess.answers, "notes": list(guess.notes)}
     return Given(items, {"fields": data} if data else {}, words)
 
 

@@ -12,7 +12,8 @@ from darwin_lab.scoring.score import Score
 
 def gap_words(gaps: dict[str, float], items: Sequence[Item]) -> str:
     """What difference the items can show, before anything is scored."""
-    told = ", ".join(f"{task} {100 * gap:.0f}" for task, gap in list(gaps.items())[:6])
+    shown = {task: f"{100 * gap:.0f}" if gap < 1 else "none" for task, gap in gaps.items()}
+    told = ", ".join(f"{task} {points}" for task, points in list(shown.items())[:6])
     more = ", ..." if len(gaps) > 6 else ""
     return f"{len(items)} items; the smallest difference they show four times in five, in points: {told}{more}"
 

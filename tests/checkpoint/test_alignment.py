@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from darwin_lab.checkpoint.alignment import Aligned, align
 from darwin_lab.checkpoint.checkpoint import Checkpoint
+from darwin_lab.checkpoint.vocabulary import match_tokens
 from darwin_lab.errors import LabError
 
 EXPERTS, INNER, HIDDEN, TOKENS = 4, 3, 2, 8
@@ -147,6 +148,29 @@ def test_by_token_each_row_is_the_row_of_the_same_token(tmp_path: Path) -> None:
         assert missing is not None
         assert missing.tolist() == [False, False, False, False, True, False, True, True]
     assert aligned.fathers_rows("model.norm.weight") is None
+
+
+def test_rows_beyond_the_vocabulary_of_the_config_are_nobodys_tokens(tmp_path: Path) -> None:
+    for folder in (checkpoint.folder for checkpoint in by_token(tmp_path)[:2]):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 5}))
+    father, mother = Checkpoint(tmp_path / "father"), Checkpoint(tmp_path / "mother")
+    aligned = align(father, mother, vocabulary="by-token")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        rows, mine, theirs = aligned.read(name), father.read(name), mother.read(name)
+        assert torch.equal(rows[:4], theirs[[MOTHERS_WORDS.index(word) for word in "abcd"]])
+        assert torch.equal(rows[5], theirs[MOTHERS_WORDS.index("f")])
+        assert torch.equal(rows[[4, 6, 7]], mine[[4, 6, 7]])
+
+
+def test_a_token_that_the_mother_names_without_a_row_is_the_fathers_alone(tmp_path: Path) -> None:
+    father, mother, _ = by_token(tmp_path)
+    words = {word: number for number, word in enumerate(MOTHERS_WORDS)} | {"e": 9}
+    (mother.folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": words}}))
+    listed = match_tokens(father, Checkpoint(mother.folder)).to_json()
+    assert listed == {"merged": 5, "fathers_alone": ["e"], "mothers_lost": ["x", "y"]}
+    missing = align(father, Checkpoint(mother.folder), vocabulary="by-token").fathers_rows("lm_head.weight")
+    assert missing is not None and [number for number, alone in enumerate(missing) if alone] == [4, 6, 7]
 
 
 def test_rows_of_the_father_keep_their_precision_beside_a_narrower_mother(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from darwin_lab.checkpoint.anatomy import FUSED, classify, read_anatomy
@@ -113,3 +115,21 @@ def test_a_config_with_more_layers_than_the_files_is_refused(tiny_llama_pair: Tr
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 9}))
     with pytest.raises(LabError, match=r"config\.json says 9 layers, the files hold 4"):
         read_anatomy(open_checkpoint(folder))
+
+
+@pytest.mark.parametrize("claimed", ["num_hidden_layers", "num_experts"])
+def test_a_count_that_a_config_makes_up_is_refused_in_the_memory_of_the_files(claimed: str, tmp_path: Path) -> None:
+    names = [f"model.layers.0.mlp.experts.{expert}.up_proj.weight" for expert in range(2)]
+    save_file({name: torch.zeros(2, 2) for name in names}, tmp_path / "model.safetensors")
+    config = {"num_hidden_layers": 1, "num_experts": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_anatomy(open_checkpoint(tmp_path)).experts == 2
+    (tmp_path / "config.json").write_text(json.dumps({**config, claimed: 1_000_000}))
+    checkpoint = open_checkpoint(tmp_path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(LabError, match=r"config\.json says 1000000 .* holds? [12]; get it whole"):
+            read_anatomy(checkpoint)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()

@@ -1,9 +1,12 @@
 """The virtual child: its tensors are merged when read, in the father's names, shapes and dtypes."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from darwin_lab.checkpoint.anatomy import read_anatomy
 from darwin_lab.checkpoint.opening import open_checkpoint
@@ -84,3 +87,20 @@ def test_a_recipe_of_another_model_is_refused(tiny_llama_pair: Trio) -> None:
 def test_a_model_with_a_nan_weight_is_not_loaded(poisoned: Trio) -> None:
     with pytest.raises(LabError, match=r"model\.layers\.2\.mlp\.up_proj\.weight of mother holds NaN"):
         Resident.load(open_checkpoint(poisoned[1]))
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_parent_whose_head_breaks_its_tie_makes_no_child(who: int, tiny_llama_pair: Trio, tmp_path: Path) -> None:
+    folders = [Path(shutil.copytree(folder, tmp_path / str(i))) for i, folder in enumerate(tiny_llama_pair[:2])]
+    for number, folder in enumerate(folders):
+        tensors = load_file(folder / "model.safetensors")
+        head = tensors["model.embed_tokens.weight"] + (number == who)
+        save_file({**tensors, "lm_head.weight": head}, folder / "model.safetensors")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    father, mother = map(open_checkpoint, folders)
+    child = Child(father, mother, uniform_recipe(read_anatomy(father), 0.5))
+    with pytest.raises(
+        LabError, match=rf"^{who}: its config\.json ties the head to the embedding, but lm_head\.weight"
+    ):
+        child.read("model.norm.weight")

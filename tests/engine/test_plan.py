@@ -60,6 +60,9 @@ def test_a_35b_pair_is_counted_to_the_tensor_and_byte(qwen: tuple[Checkpoint, Ch
     assert plan.compatible
     assert plan.total(MERGED)[0] == 693
     assert plan.total(COPIED)[0] == plan.total(DROPPED)[0] == 333 + 785
+    left_out = plan_words.fate_words(plan)[-1]
+    assert left_out.startswith("1,118 tensors of the mother are left out")
+    assert left_out.endswith("; the child has the father's instead")
     assert plan.total(STUCK) == (0, 0, 0)
     assert sum(plan.total(fate)[2] for fate in (MERGED, COPIED)) == plan.father.bytes
 
@@ -153,6 +156,7 @@ def test_every_tensor_of_both_parents_has_one_fate(tiny_moe_pair: Trio, tmp_path
     plan = plan_pair(father, mother)
     assert sum(plan.total(fate)[0] for fate in (MERGED, COPIED, STUCK)) == len(father.tensors)
     assert plan.total(DROPPED)[0] == 3
+    assert plan_words.fate_words(plan)[-1].endswith("; the child has no place for them")
     assert "father has no such tensor" in plan.of(DROPPED)[0].reason
     assert plan.of(DROPPED)[0].pattern == "model.visual.blocks.*.attn.qkv.weight"
 

@@ -215,3 +215,47 @@ def test_parquet_rows_keep_their_lists(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     item = read_items(path)[0]
     assert (item.id, item.choices, item.answer) == ("one", ("x", "y"), 1)
+
+
+KEYED = (
+    ["Prompt", "A", "B", "C", "D", "Key"],
+    ["What is 1 + 1?", "1", "2", "3", "4", "B"],
+    ["What is 2 + 1?", "1", "2", "3", "4", "C"],
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "notes"),
+    [
+        ("question=Prompt choices=A,B,C,D answer=A",
+         ["the right answer is always column A, which is also among the choices; is the key another column (Key)?"]),
+        ("question=Prompt answer=Key",
+         ["columns A, B, C, D look like choices and are not shown; if they are, map them as choices"]),
+        ("question=Prompt choices=A,B,C answer=Key",
+         ["column D looks like a choice and is not shown; if it is, map it as one"]),
+        ("question=Prompt choices=A,B,C,D answer=Key", []),
+    ],
+)  # fmt: skip
+def test_a_map_that_can_be_read_and_looks_wrong_is_doubted(tmp_path: Path, told: str, notes: list[str]) -> None:
+    path = table(tmp_path / "t.csv", *KEYED)
+    guess = guess_fields(path, parse_fields(told.split()))
+    assert guess.problems == () and list(guess.notes) == notes
+    assert guess_fields(path).notes == ()
+
+
+def test_a_right_answer_beside_its_wrong_ones_is_doubted_only_where_its_name_is_that_of_a_choice(
+    tmp_path: Path,
+) -> None:
+    named = table(tmp_path / "named.csv", ["q", "correct_answer", "x", "size"], ["1 + 1", "2", "3", "B"])
+    plain = table(tmp_path / "plain.csv", ["q", "first", "second", "size"], ["1 + 1", "2", "3", "wide"])
+    fields = parse_fields(["question=q", "choices=correct_answer,x", "answer=correct_answer"])
+    assert guess_fields(named, fields).notes == ()
+    (note,) = guess_fields(plain, {"question": "q", "choices": ["first", "second"], "answer": "first"}).notes
+    assert note == "the right answer is always column first, which is also among the choices; check that this is so"
+
+
+def test_a_column_that_lists_choices_and_is_not_mapped_is_named(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "list.jsonl", {"q": "1 + 1", "options": ["1", "2"], "answers": ["two", "2"], "key": "2"})
+    (note,) = guess_fields(path, {"question": "q", "answer": "key"}).notes
+    assert note.startswith("column options looks like choices and is not shown")
+    assert guess_fields(path, {"question": "q", "choices": "options", "answer": "key"}).notes == ()

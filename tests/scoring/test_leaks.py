@@ -30,6 +30,14 @@ def test_one_question_with_other_choices_and_two_sums_are_no_leak() -> None:
     assert kinds([item(1, "47+38", ["85", "86"])], [item(2, "47-38", ["85", "86"])]) == []
 
 
+def test_one_question_asked_with_other_options_is_found_unless_it_is_a_phrase_of_many_items() -> None:
+    one = item(1, LONG, ["carbon dioxide", "oxygen"])
+    other = item(2, LONG, ["the gas we breathe out all day", "the gas that fills most of the air", "helium"])
+    assert kinds([one], [other]) == [("question", "i1", "i2")]
+    third = item(3, LONG, ["nothing of the kind", "marsh gas, which burns quite well"])
+    assert kinds([one], [other, third]) == []
+
+
 def test_a_question_inside_a_probe_is_found_with_the_probe_named() -> None:
     probe = f"Some words before. {LONG}? And many more words after it, about something else."
     assert kinds([], [item(1, LONG, ["oxygen", "soot"])], {"KNOWLEDGE": ["unrelated", probe]}) == [

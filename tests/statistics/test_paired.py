@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from darwin_lab.statistics.paired import (
+    can_be_shown,
     holm,
     mcnemar_exact,
     paired_bootstrap,
@@ -169,14 +170,20 @@ def test_holm_never_lowers_a_p_value_nor_changes_their_order(ps: list[float]) ->
     assert np.all(np.diff(np.array(adjusted)[order]) >= 0)
 
 
-@pytest.mark.parametrize(("n", "p"), [(200, 0.5), (1000, 0.7)])
+@pytest.mark.parametrize(("n", "p"), [(6, 0.5), (20, 0.9), (50, 1.0), (198, 0.5), (198, 0.995), (1000, 0.7)])
 def test_the_smallest_gap_is_found_four_times_in_five(n: int, p: float) -> None:
     gap = smallest_gap(n, p)
+    better = min(1.0, p + gap / 2)
     rng = np.random.default_rng(12)
-    a, b = rng.random((4000, n)) < p + gap / 2, rng.random((4000, n)) < p - gap / 2
-    diff = a.astype(float) - b
-    z = diff.mean(axis=1) / (diff.std(axis=1) / np.sqrt(n))
-    assert np.mean(z > 1.96) == pytest.approx(0.8, abs=0.03)
+    a, b = rng.random((2000, n)) < better, rng.random((2000, n)) < better - gap
+    found = [mcnemar_exact(left, right).p < 0.05 for left, right in zip(a, b, strict=True)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.035)
+
+
+def test_too_few_items_show_no_gap() -> None:
+    assert smallest_gap(5) == 1.0
+    assert not can_be_shown(5)
+    assert can_be_shown(6)
 
 
 def test_more_items_and_agreeing_models_show_smaller_gaps() -> None:

@@ -17,7 +17,7 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.scoring.fields import guess_fields
 from darwin_lab.scoring.items import Item
 from darwin_lab.scoring.score import from_rows
-from darwin_lab.statistics.claim import check_claim
+from darwin_lab.statistics.claim import check_claim, is_possible
 from darwin_lab.ui.page import build
 from darwin_lab.ui.tabs import benchmark, benchmark_add, benchmark_answers, benchmark_leaks, benchmark_scores
 from darwin_lab.ui.tabs import benchmark_items as items_tab
@@ -127,7 +127,19 @@ def test_a_file_is_shown_as_it_will_be_asked_before_it_is_added(tmp_path):
     page = benchmark_add.preview_of(guess)
     assert page.count("<div class='dl-sketch'>") == 3
     assert "<li class='gold'>2 <b>✓</b></li>" in page
-    assert "5 rows, ready to be added" in benchmark_add.state_words(guess, str(file))
+    said = benchmark_add.state_words(guess, str(file))
+    assert "5 rows, ready to be added" in said and "data-tone='ok'" in said
+
+
+def test_a_map_that_looks_wrong_is_doubted_before_it_is_added(tmp_path):
+    rows = [{"q": f"{i} + {i}?", "A": str(2 * i), "B": str(2 * i + 1), "right": "A"} for i in range(1, 6)]
+    file = write(tmp_path / "sums.jsonl", rows)
+    said = benchmark_add.state_words(guess_fields(file, {"question": "q", "choices": ["A", "B"], "answer": "A"}), "")
+    assert "5 rows, ready to be added" in said and "data-tone='watch'" in said
+    assert "Check the first three. The right answer is always column A" in said
+    assert "is the key another column (right)?</p>" in said
+    hidden = benchmark_add.state_words(guess_fields(file, {"question": "q", "answer": "right"}), "")
+    assert "data-tone='watch'" in hidden and "Columns A, B look like choices and are not shown" in hidden
 
 
 def test_what_is_wrong_with_a_file_is_said_by_its_name_and_line_only(tmp_path):
@@ -152,6 +164,12 @@ def test_what_is_wrong_with_a_file_is_said_by_its_name_and_line_only(tmp_path):
 )
 def test_a_published_score_no_count_gives_is_called_impossible(score, n, said):
     assert said in claim_words(check_claim(score, n))
+
+
+def test_the_runs_whose_mean_a_score_could_be_are_the_fewest_not_any_more():
+    assert not is_possible("50.0", 3) and is_possible("50.0", 3 * 2) and not is_possible("50.0", 3 * 3)
+    said = claim_words(check_claim("50.0", 3))
+    assert "the mean of 2 runs on the same items, the fewest that give it" in said and "or more" not in said
 
 
 def test_small_words_are_honest_about_small_numbers():

@@ -181,8 +181,13 @@ def state_words(guess: FieldGuess, path: str) -> str:
         head = verdict("bad", "Not ready to be added.", f"{rows}; correct the file, or say which column is what.")
         return f"{head}<ul class='dl-lines' id='bench_problems'>{listed}{tail}</ul>"
     how = f"answers are read as {guess.answers}" if guess.answers else "answers are written out and compared as text"
-    remarks = " ".join(("Check the first three.", *guess.notes))
-    return verdict("ok", f"{rows}, ready to be added.", f"As mapped below, {how}. {remarks}")
+    remarks = " ".join(note if note.endswith("?") else f"{note}." for note in map(_sentence, guess.notes))
+    explained = f"As mapped below, {how}. Check the first three. {remarks}".strip()
+    return verdict("watch" if guess.notes else "ok", f"{rows}, ready to be added.", explained)
+
+
+def _sentence(note: str) -> str:
+    return note[:1].upper() + note[1:]
 
 
 def preview_of(guess: FieldGuess) -> str:

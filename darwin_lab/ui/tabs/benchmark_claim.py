@@ -72,7 +72,8 @@ def claim_words(claim: Claim) -> str:
         why.append(
             "No mean of up to 64 runs on the same items gives it either."
             if claim.runs is None
-            else f"It could be the mean of {claim.runs} runs or more on the same items, or belong to another n."
+            else f"It could be the mean of {claim.runs} runs on the same items, the fewest that give it, or belong to "
+            "another n."
         )
         head = verdict("bad", f"{score} % of {n:,} is not possible.", " ".join(why))
         fitting = "none"
@@ -82,7 +83,7 @@ def claim_words(claim: Claim) -> str:
         ("95 % interval", f"{100 * low:.1f} to {100 * high:.1f} %", "Wilson, nearest count"),
         (
             "smallest gap",
-            f"{100 * claim.gap:.1f} points",
+            f"{100 * claim.gap:.1f} points" if claim.gap < 1 else "none",
             f"to another model, seen four times in five on {plural(n, 'item')}",
         ),
     ]

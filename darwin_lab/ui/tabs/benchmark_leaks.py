@@ -27,6 +27,7 @@ KINDS = {
     "exact": "the same text",
     "near": "nearly the same text",
     "inside": "stands inside a probe",
+    "question": "same question, other options",
     "cluster": "one passage, torn apart",
 }
 MOST = 400

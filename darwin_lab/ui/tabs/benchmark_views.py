@@ -34,7 +34,9 @@ def plan_table(
     rows = []
     for info in infos:
         n = asked(info, split, limit)
-        found = f"{100 * gap(n):.1f} points" if n else "known once fetched" if n is None else "no items here"
+        least = gap(n) if n else 0.0
+        points = f"{100 * least:.1f} points" if least < 1 else "too few items"
+        found = points if n else "known once fetched" if n is None else "no items here"
         rows.append(Row(info.name, (names[info.name], n, percent(info.chance, 0), found)))
     columns = (
         Column("benchmark"),

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from darwin_lab.cli import main
+from darwin_lab.mri.health import check_health
+from darwin_lab.verbs import health as health_verb
 
 Trio = tuple[Path, Path, Path]
 LAYER = "model.layers.1.mlp"
@@ -56,6 +58,37 @@ def test_matched_experts_make_the_child_of_the_mother_before_they_were_swapped(
     assert merge(capsys, father, mother, "--ratio", 0.4, "--out", tmp_path / "plain")[0] == 0
     ours, theirs = weights(tmp_path / "matched"), weights(tmp_path / "plain")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_health_refuses_a_genome_over_experts_that_do_not_correspond_and_knows_the_order_of_a_matched_child(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_moe_pair: Trio, swapped: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    father = tiny_moe_pair[0]
+    genome, probes = tmp_path / "genome.json", tmp_path / "probes.jsonl"
+    genome.write_text(json.dumps({"version": 1, "layout": "v4", "genes": {"ratio": 0.4}}))
+    lines = ({"probe": "MATH", "text": f"{n}+{n}={2 * n} and {n}+1={n + 1}"} for n in range(12, 16))
+    probes.write_text("\n".join(map(json.dumps, lines)))
+
+    def health(*arguments: object) -> tuple[int, str, str]:
+        code = main(["health", *map(str, arguments), "--probes", str(probes), "--json"])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    code, _, error = health("--genome", genome, "--father", father, "--mother", swapped)
+    assert code == 2
+    assert "only 75% of the experts in layer 1" in error
+    assert "merge with --match-experts and check the folder" in error
+
+    merge(capsys, father, swapped, "--ratio", 0.4, "--match-experts", "--out", tmp_path / "matched")
+    orders = []
+    monkeypatch.setattr(
+        health_verb, "check_health", lambda *a, **k: orders.append(k["expert_order"]) or check_health(*a, **k)
+    )
+    assert health(tmp_path / "matched", "--father", father, "--mother", swapped)[0] == 0
+    told = json.loads((tmp_path / "matched" / "recipe.json").read_text())["expert_order"]
+    assert told
+    assert [{str(layer): list(order) for layer, order in one.items()} for one in orders] == [told]
 
 
 def test_a_copy_of_one_parent_needs_no_matching(

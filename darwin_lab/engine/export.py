@@ -39,17 +39,19 @@ Written = Generator[tuple[int, str], None, None]
 """(bytes, tensor name) of each piece as it is written."""
 
 
-def check_target(out: Path, *, overwrite: bool) -> None:
+def check_target(out: Path, *, overwrite: bool | None) -> None:
     """Raises `LabError` when `out`, or what it links to, cannot become the child's folder. Call before any long work.
 
-    Overwriting replaces a child and nothing else: a folder with any file that no export writes is kept.
+    `overwrite` is None where the verb has no such flag. Overwriting replaces a child and nothing else: a folder with
+    any file that no export writes is kept.
     """
     out = _target(out)
     if out.is_file():
         raise LabError(f"{out} is a file; give the name of a new folder")
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
-            raise LabError(f"{out} exists and is not empty; give another --out, or --overwrite to replace a child")
+            more = "" if overwrite is None else ", or --overwrite to replace a child"
+            raise LabError(f"{out} exists and is not empty; give another --out{more}")
         if not (out / RECIPE_FILE).is_file():
             raise LabError(f"{out} is not a child the lab wrote (no {RECIPE_FILE}), so it is kept; give another --out")
         stranger = next(_strangers(out), None)

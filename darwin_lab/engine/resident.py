@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from darwin_lab.checkpoint.anatomy import classify, layer_of
+from darwin_lab.checkpoint.checkpoint import read_json
 from darwin_lab.checkpoint.naming import common_name, expert_name, joined
 from darwin_lab.engine.child import Child
 from darwin_lab.engine.source import Source
@@ -40,7 +41,8 @@ class Place(NamedTuple):
 class Resident:
     """`model` (eval, no gradients), `tokenizer`, and `lock` for whoever hooks into it.
 
-    `fingerprint` names the source whose weights it has now, `dtype` is what it computes in.
+    `fingerprint` names the source whose weights it has now, `dtype` is what it computes in, `end_ids` are the tokens
+    that end a text.
     """
 
     streamed = False
@@ -58,6 +60,7 @@ class Resident:
         self.lock = threading.RLock()
         self.fingerprint = source.fingerprint
         self._source: Source = source
+        self.end_ids = _end_ids(model, tokenizer, source.folder)
         state = model.state_dict(keep_vars=True)
         self.paths = {common_name(path): path for path in state if classify(path)[0] == "text"}
         self._slots: dict[str, torch.Tensor] = dict(state)
@@ -297,3 +300,15 @@ def quieten() -> None:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module="transformers")
+
+
+def _end_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
+    """As generation_config.json, the model's own settings and the tokenizer name them: chat models often list the end
+    of a turn in the first alone."""
+    settings, file = getattr(model, "generation_config", None), folder / "generation_config.json"
+    told = [getattr(settings, "eos_token_id", None), tokenizer.eos_token_id]
+    if file.is_file():
+        kept = read_json(file)
+        told.append(kept.get("eos_token_id") if isinstance(kept, dict) else None)
+    ends = [end for one in told for end in (one if isinstance(one, list) else [one])]
+    return frozenset(end for end in ends if isinstance(end, int))

@@ -36,7 +36,8 @@ def count_loops(model: Resident, source: Source, probes: ProbeSet, tick: Tick = 
 @torch.inference_mode()
 def _written(model: Resident, prompts: Sequence[Sequence[int]], name: str, tick: Tick) -> list[list[int]]:
     """The tokens after each prompt, up to the end of the text; prompts of one length are written together."""
-    ends, written = _ends(model), [[] for _ in prompts]  # type: set[int], list[list[int]]
+    ends = model.end_ids
+    written: list[list[int]] = [[] for _ in prompts]
     lengths = sorted({len(prompt) for prompt in prompts})
     for place, length in enumerate(lengths):
         chosen = [number for number, prompt in enumerate(prompts) if len(prompt) == length]
@@ -55,10 +56,3 @@ def _written(model: Resident, prompts: Sequence[Sequence[int]], name: str, tick:
             if not going:
                 break
     return written
-
-
-def _ends(model: Resident) -> set[int]:
-    """The tokens that end a text."""
-    told = [getattr(getattr(model.model, "generation_config", None), "eos_token_id", None)]
-    told.append(model.tokenizer.eos_token_id)
-    return {end for one in told if one is not None for end in (one if isinstance(one, list) else [one])}

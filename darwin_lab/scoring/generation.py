@@ -193,7 +193,7 @@ class _Row:
 
 def _write(resident: Resident, prompts: Sequence[Prompt], watch: Watch | None) -> list[Written]:
     """The texts of prompts of one length."""
-    ends = _end_ids(resident)
+    ends = resident.end_ids
     rows = [_Row(prompt) for prompt in prompts]
     going = list(rows)
     ids = torch.tensor([prompt.ids for prompt in prompts], device=resident.device)
@@ -240,11 +240,3 @@ def _choose(logits: torch.Tensor, prompts: Sequence[Prompt], step: int) -> tuple
         for row, token in zip(sampled, drawn.clamp(max=values.shape[1] - 1).tolist(), strict=True):
             chosen[row] = token
     return chosen, (best[:, 0] - best[:, 1]).tolist()
-
-
-def _end_ids(resident: Resident) -> set[int]:
-    ends: set[int] = set()
-    generation_config = getattr(resident.model, "generation_config", None)
-    for value in (getattr(generation_config, "eos_token_id", None), resident.tokenizer.eos_token_id):
-        ends.update(value if isinstance(value, list) else [] if value is None else [value])
-    return ends

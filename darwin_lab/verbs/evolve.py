@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
 def _started(lab: Lab, arguments: argparse.Namespace) -> tuple[str, Pair]:
     if arguments.out.is_dir() and any(arguments.out.iterdir()):
         raise LabError(f"{arguments.out} exists and is not empty; give another --out, or --resume to go on with it")
-    check_target(arguments.out, overwrite=False)
+    check_target(arguments.out, overwrite=None)
     family = arguments.father.startswith("family:") and arguments.mother.startswith("family:")
     if not arguments.items and not family:
         raise LabError(

@@ -4,6 +4,8 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 
 from darwin_lab.checkpoint.anatomy import read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
@@ -15,7 +17,9 @@ from darwin_lab.engine.source import Source
 from darwin_lab.engine.streamed import load_model, weigh
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome
+from darwin_lab.merging.matching import require_same_experts
 from darwin_lab.merging.recipe import make_recipe, uniform_recipe
+from darwin_lab.merging.recipe_file import RECIPE_FILE, read_recipe_file
 from darwin_lab.mri.health import WHO, Health, check_health
 from darwin_lab.mri.loops import Loops
 from darwin_lab.mri.mending import Mending, mend, nll_changes
@@ -27,6 +31,7 @@ from darwin_lab.mri.writing import count_loops
 from darwin_lab.progress import Tick, part
 from darwin_lab.verbs.common import Result, genome_of_file, lab_advice, probes_for
 
+_MATCH_THEM = "merge with --match-experts and check the folder"
 _ADVISED = 0.2
 """Share of the work that scanning for a genome's advice takes."""
 
@@ -57,7 +62,7 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         scans.append(scan_model(model, source, probes, part(share, 0.0, 0.8), max_tokens=limit))
         if not model.streamed:
             loops[who] = count_loops(model, source, probes, part(share, 0.8, 1.0))
-    found = _checked(scans, loops)
+    found = _checked(scans, loops, _order_of(arguments))
     if pinned is None or genome is None or arguments.mend is None:
         return Result(found.to_json(), _text(found))
     mending = _mended(model, pinned, genome, found, scans, loops, probes, limit, part(tick, _ADVISED + 0.6, 1.0))
@@ -94,10 +99,13 @@ def _children(
             arguments.father, arguments.mother, arguments.ancestor, vocabulary, genome.prescription, tick
         )
 
+    anatomy = read_anatomy(father)
+
     def pinned(shares: Mapping[int, float]) -> Child:
         moved = replace(genome, pinned={**genome.pinned, **shares})
-        return Child(father, mother, make_recipe(moved, read_anatomy(father), advice, vocabulary=vocabulary), ancestor)
+        return Child(father, mother, make_recipe(moved, anatomy, advice, vocabulary=vocabulary), ancestor)
 
+    require_same_experts(father, mother, anatomy, pinned({}).recipe, remedy=_MATCH_THEM)
     return pinned
 
 
@@ -109,9 +117,19 @@ def _with_his_tokens(father: Checkpoint, mother: Checkpoint, ancestor: Checkpoin
     return Child(father, mother, all_hers, ancestor, name=mother.name)
 
 
-def _checked(scans: list[Scan], loops: Mapping[str, Loops]) -> Health:
+def _order_of(arguments: argparse.Namespace) -> Mapping[int, tuple[int, ...]]:
+    """Where the mother's experts went in a folder's child, as its recipe.json tells; a genome's go by number."""
+    if arguments.child is None or not (Path(arguments.child) / RECIPE_FILE).is_file():
+        return {}
+    return read_recipe_file(Path(arguments.child)).recipe.expert_order
+
+
+def _checked(
+    scans: list[Scan], loops: Mapping[str, Loops], order: Mapping[int, tuple[int, ...]] = MappingProxyType({})
+) -> Health:
     child, father, mother = scans
-    return check_health(child, father, mother, golden=golden_layers(father, mother), loops=loops)
+    golden = golden_layers(father, mother)
+    return check_health(child, father, mother, golden=golden, expert_order=order, loops=loops)
 
 
 def _mended(

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     """Scan one model, whole in memory or one layer at a time, and save the scan."""
     import torch
 
-    check_target(arguments.out, overwrite=False)
+    check_target(arguments.out, overwrite=None)
     limit = MAX_TOKENS if arguments.max_tokens is None else arguments.max_tokens
     if limit < 2:
         raise LabError(f"--max-tokens {limit} leaves nothing to predict; give 2 or more")

@@ -1,5 +1,9 @@
 """Loops: told from texts that only repeat a little, found where they are planted, and tested against both parents."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -67,6 +71,14 @@ def test_what_is_written_is_what_greedy_generation_without_a_cache_writes(tiny_m
             written.append(token)
         expected.append(ends_in_loop(written))
     assert count_loops(model, source, ProbeSet({"MATH": texts})).looping == tuple(expected)
+
+
+def test_a_text_ends_at_the_tokens_that_only_the_generation_settings_name(tiny_llama_pair, tmp_path):
+    folder = Path(shutil.copytree(tiny_llama_pair[0], tmp_path / "model"))
+    before = Resident.load(open_checkpoint(folder)).end_ids
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 5]}))
+    assert Resident.load(open_checkpoint(folder)).end_ids == before | {3, 5}
+    assert Streamed.open(open_checkpoint(folder)).end_ids >= {3, 5}
 
 
 def test_a_streamed_model_is_not_made_to_write(tiny_llama_pair):

@@ -72,6 +72,7 @@ def test_models_are_scored_read_item_by_item_and_on_a_file_of_ones_own(page: Any
     assert page.locator("#bench_item tr.gold").count() == 1
 
     # The three against each other, and what the parents know apart.
+    choose(page, "bench_child", "0.5 blend")
     part(page, "vigour")
     page.locator("#bench_vigour tbody tr").nth(len(TASKS) - 1).wait_for()
     assert [cells[:2] for cells in table(page, "bench_vigour")] == [[task, "30"] for task in TASKS]

@@ -83,3 +83,11 @@ def lab(new_lab: Callable[..., Lab]) -> Lab:
 @pytest.fixture
 def pair(lab: Lab, tiny_llama_pair: tuple[Path, Path, Path], measures: dict[str, Any]) -> Pair:
     return lab.open_pair(*tiny_llama_pair, **measures)
+
+
+@pytest.fixture
+def nothing_kept(lab: Lab) -> Iterator[None]:
+    """Forgets, after a test, the scans it kept."""
+    yield
+    for about in lab.saved.list():
+        lab.saved.forget(about.id)

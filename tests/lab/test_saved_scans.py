@@ -14,9 +14,12 @@ from darwin_lab.lab import saved_scans, shared_files
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.mri.advantage import advantage
+from tests.lab.kept_scans import left_behind
 from tests.mri.made_scans import made_scan
 
 Trio = tuple[Path, Path, Path]
+
+pytestmark = pytest.mark.usefixtures("nothing_kept")
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +35,6 @@ def pair(lab: Lab, tiny_moe_pair: Trio, measures: dict[str, Any]) -> Pair:
     for job in lab.request_scan(pair):
         lab.wait(job)
     return pair
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept(lab: Lab) -> Any:
-    yield
-    for about in lab.saved.list():
-        lab.saved.forget(about.id)
-
-
-def left_behind(lab: Lab) -> list[str]:
-    """Everything in the store that is no whole kept scan."""
-    known = {about.id for about in lab.saved.list()}
-    return [path.name for path in (lab.store.home / "saved").glob("*") if path.name not in known]
 
 
 def same(one: Any, other: Any) -> None:

@@ -15,7 +15,10 @@ from darwin_lab.errors import LabError
 from darwin_lab.lab import saved_scans, shared_files
 from darwin_lab.lab.lab import Lab
 from darwin_lab.mri.record import HALF_MEASURES, HALVES
+from tests.lab.kept_scans import left_behind
 from tests.mri.made_scans import EXPERTS, LAYERS, TEXTS, made_scan
+
+pytestmark = pytest.mark.usefixtures("nothing_kept")
 
 
 @pytest.fixture(scope="module")
@@ -23,19 +26,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Any:
     lab = Lab(tmp_path_factory.mktemp("home"), cpus=1)
     yield lab
     lab.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept(lab: Lab) -> Any:
-    yield
-    for about in lab.saved.list():
-        lab.saved.forget(about.id)
-
-
-def left_behind(lab: Lab) -> list[str]:
-    """Everything in the store that is no whole kept scan."""
-    known = {about.id for about in lab.saved.list()}
-    return [path.name for path in (lab.store.home / "saved").glob("*") if path.name not in known]
 
 
 def zipped(path: Path, files: dict[str, bytes]) -> Path:

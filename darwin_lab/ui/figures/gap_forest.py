@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from darwin_lab.ui.figures.style import COLOUR, GREY, Cell, Chart, frame, nothing
+from darwin_lab.ui.figures.style import COLOUR, Cell, Chart, forest_rows, frame, nothing
 
 Gap = tuple[float, float, float]
 """(child minus parent, low, high); low and high are NaN where they are not known."""
@@ -101,14 +101,7 @@ def _forest(
                 f"[{numbers[1]}, {numbers[2]}]{unit}, n %{{customdata[1]}}<extra></extra>",
             )
         )
-    figure.add_vline(x=0, line={"color": GREY, "width": 1.2})
-    figure.update_yaxes(
-        range=[len(rows) - 0.5, -0.5],
-        tickvals=list(range(len(rows))),
-        ticktext=[f"{row.name}  n = {row.n}" for row in rows],
-        showgrid=False,
-        automargin=True,
-    )
+    forest_rows(figure, [f"{row.name}  n = {row.n}" for row in rows])
     figure.update_xaxes(tickformat=f"+.{2 if scale == 1 else 0}f", nticks=7)
     table: list[tuple[Cell, ...]] = [
         (row.name, row.n, who, *getattr(row, who)) for row in rows for who in ("father", "mother")

@@ -120,6 +120,18 @@ def frame(*, x: str = "", y: str = "", legend: bool = False, top: int = 12, left
     )
 
 
+def forest_rows(figure: go.Figure, names: Sequence[str]) -> None:
+    """The rows of a forest, the first on top, about a line at no difference."""
+    figure.add_vline(x=0, line={"color": GREY, "width": 1.2})
+    figure.update_yaxes(
+        range=[len(names) - 0.5, -0.5],
+        tickvals=list(range(len(names))),
+        ticktext=list(names),
+        showgrid=False,
+        automargin=True,
+    )
+
+
 def layer_names(layers: Sequence[int] | int) -> list[str]:
     """`L0`, `L1`, ...: how a layer is written everywhere."""
     return [f"L{layer}" for layer in (range(layers) if isinstance(layers, int) else layers)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from darwin_lab.ui.figures.style import CHILD, GREY, Cell, Chart, frame, nothing
+from darwin_lab.ui.figures.style import CHILD, GREY, Cell, Chart, forest_rows, frame, nothing
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,7 @@ def trial_forest(rows: Sequence[Rival], *, n: int, draws: int) -> Chart:
             "p after Holm %{customdata[3]:.3g}: %{customdata[4]}<extra></extra>",
         )
     )
-    figure.add_vline(x=0, line={"color": GREY, "width": 1.2})
-    figure.update_yaxes(
-        range=[len(rows) - 0.4, -0.6],
-        tickvals=list(range(len(rows))),
-        ticktext=[f"minus {row.name}" for row in rows],
-        showgrid=False,
-        automargin=True,
-    )
+    forest_rows(figure, [f"minus {row.name}" for row in rows])
     table: list[tuple[Cell, ...]] = [
         (row.name, row.difference, row.low, row.high, row.p_holm, row.verdict, min(row.by_draw), max(row.by_draw))
         for row in rows

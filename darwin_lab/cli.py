@@ -130,6 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     evolve.add_argument("--items", type=Path, nargs="+", default=[], metavar="FILE", help="JSONL files of items")
     evolve.add_argument("--probes", type=Path, metavar="FILE", help="JSONL of probes; default: built in")
     evolve.add_argument("--vocab", choices=("same", "by-token"), help="by-token: match rows by token; default same")
+    _matching(evolve)
     evolve.add_argument("--layout", choices=LAYOUTS, help="default v6")
     evolve.add_argument("--operator", choices=(*OPERATORS, "mix"), help="default lerp")
     evolve.add_argument("--budget", type=int, metavar="N", help="candidates scored for real")
@@ -151,8 +152,14 @@ def build_parser() -> argparse.ArgumentParser:
     health.add_argument("--mother", required=True, metavar="M", help=_MODEL)
     health.add_argument("--ancestor", metavar="M", help="their common base, for a genome on ties and the like")
     health.add_argument("--vocab", choices=("same", "by-token"), default="same", help="by-token: match rows by token")
+    _matching(health)
     health.add_argument("--probes", type=Path, metavar="FILE", help='JSONL of {"probe", "text"}; default: built in')
-    health.add_argument("--max-tokens", type=int, metavar="N", help="cut texts to this many tokens; default 512")
+    health.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="cut texts of the check to this many tokens; default 512",
+    )
     health.add_argument("--mend", type=Path, metavar="OUT.json", help="new file: the genome with flagged layers mended")
     return parser
 
@@ -236,7 +243,7 @@ def _merge(merge: argparse.ArgumentParser) -> None:
     merge.add_argument(
         "--experts", choices=EXPERT_MODES, help="preserve: the father's where the mother's are dead; usage: by use"
     )
-    merge.add_argument("--match-experts", action="store_true", help="pair experts by likeness instead of by number")
+    _matching(merge)
     merge.add_argument("--density", type=float, metavar="D", help="share of a delta kept by dare and ties, .05 to 1")
     merge.add_argument("--seed", type=int, metavar="N", help="of the random masks; default 0, or the genome's")
     merge.add_argument("--vocab", choices=("same", "by-token"), help="by-token: the rows of tokens that both have")
@@ -251,6 +258,10 @@ def _verb(verbs: Any, name: str, what: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     return parser
+
+
+def _matching(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--match-experts", action="store_true", help="pair experts by likeness instead of by number")
 
 
 def _parents(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

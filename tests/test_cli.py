@@ -176,6 +176,17 @@ def test_health_of_a_genome_is_the_health_of_its_exported_child(
     assert {row["tokens"] for row in virtual["nll"]} == {8 * row["texts"] for row in virtual["nll"]}
 
 
+def test_a_genome_that_trusts_the_mri_is_advised_on_the_probes_of_its_health_check(
+    capsys, tiny_llama_pair: Trio, probes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darwin_lab.lab.pairs.GENERIC_PROBES", tmp_path / "nowhere.jsonl")
+    father, mother, _ = tiny_llama_pair
+    genome = tmp_path / "genome.json"
+    genome.write_text('{"layout": "v6", "genes": {"mri_trust": 0.5}}')
+    found = run_json(capsys, "health", "--genome", genome, "--father", father, "--mother", mother, "--probes", probes)
+    assert {row["probe"] for row in found["nll"]} == {"SUMS", "NEUTRAL"}
+
+
 def test_a_flagged_child_is_mended_in_the_shell_into_a_genome_that_is_clear(capsys, tmp_path: Path) -> None:
     from tests.mri.planted import PLANTED, PROBES, write_parent
 

@@ -37,14 +37,20 @@ def test_experts_that_are_numbered_differently_stop_a_merge_with_the_remedy(
     assert not (tmp_path / "child").exists()
 
 
-def test_a_mergekit_file_that_needs_matching_is_told_what_can_match(
+def test_a_mergekit_file_over_experts_that_are_numbered_differently_makes_the_matched_child(
     capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, swapped: Path, tmp_path: Path
 ) -> None:
     models = [{"model": str(path), "parameters": {"weight": 0.5}} for path in (tiny_moe_pair[0], swapped)]
     (tmp_path / "merge.yml").write_text(json.dumps({"merge_method": "linear", "models": models}))
-    code, _, error = merge(capsys, "--mergekit", tmp_path / "merge.yml", "--out", tmp_path / "child")
+    asked = ("--mergekit", tmp_path / "merge.yml", "--out", tmp_path / "child")
+    code, _, error = merge(capsys, *asked)
     assert (code, error.count("\n")) == (2, 1)
-    assert "a mergekit file cannot match them: merge with --ratio or --genome and --match-experts" in error
+    assert "--match-experts in the shell" in error
+    assert not (tmp_path / "child").exists()
+    assert merge(capsys, *asked, "--match-experts")[0] == 0
+    assert merge(capsys, *tiny_moe_pair[:2], "--ratio", 0.5, "--out", tmp_path / "plain")[0] == 0
+    ours, theirs = weights(tmp_path / "child"), weights(tmp_path / "plain")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_matched_experts_make_the_child_of_the_mother_before_they_were_swapped(
@@ -78,17 +84,51 @@ def test_health_refuses_a_genome_over_experts_that_do_not_correspond_and_knows_t
     code, _, error = health("--genome", genome, "--father", father, "--mother", swapped)
     assert code == 2
     assert "only 75% of the experts in layer 1" in error
-    assert "merge with --match-experts and check the folder" in error
+    assert "--match-experts" in error
 
     merge(capsys, father, swapped, "--ratio", 0.4, "--match-experts", "--out", tmp_path / "matched")
     orders = []
     monkeypatch.setattr(
         health_verb, "check_health", lambda *a, **k: orders.append(k["expert_order"]) or check_health(*a, **k)
     )
-    assert health(tmp_path / "matched", "--father", father, "--mother", swapped)[0] == 0
+    code, folder, _ = health(tmp_path / "matched", "--father", father, "--mother", swapped)
+    assert code == 0
     told = json.loads((tmp_path / "matched" / "recipe.json").read_text())["expert_order"]
     assert told
-    assert [{str(layer): list(order) for layer, order in one.items()} for one in orders] == [told]
+    code, virtual, _ = health("--genome", genome, "--match-experts", "--father", father, "--mother", swapped)
+    assert code == 0
+    assert json.loads(virtual)["nll"] == json.loads(folder)["nll"]
+    assert [{str(layer): list(order) for layer, order in one.items()} for one in orders] == [told, told]
+
+    code, _, error = health(tmp_path / "matched", "--match-experts", "--father", father, "--mother", swapped)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "--match-experts does nothing beside CHILD" in error
+
+
+def test_evolution_of_parents_whose_experts_are_numbered_differently_needs_them_matched(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, swapped: Path, tmp_path: Path
+) -> None:
+    sums = [f"{one} + {other} =" for one in range(2, 8) for other in range(2, 8)]
+    items = [{"id": sum_, "question": sum_, "choices": ["7", "9", "12"], "answer": 0, "task": "SUM"} for sum_ in sums]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    texts = [{"probe": "MATH", "text": f"{n} + {n} = {2 * n} and {n} + 1 = {n + 1}"} for n in (2, 3)]
+    (tmp_path / "probes.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    given = ("--items", tmp_path / "items.jsonl", "--probes", tmp_path / "probes.jsonl", "--budget", 4)
+
+    def evolve(out: str, *more: str) -> tuple[int, str]:
+        command = ["evolve", tiny_moe_pair[0], swapped, *given, "--layout", "v4", "--out", tmp_path / out, *more]
+        code = main(list(map(str, command)))
+        return code, capsys.readouterr().err
+
+    code, error = evolve("numbered")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "only 75% of the experts in layer 1" in error
+    assert evolve("matched", "--match-experts") == (0, "")
+    child = json.loads((tmp_path / "matched" / "child" / "recipe.json").read_text())
+    assert child["expert_order"] == {"1": [1, 0, *range(2, 8)]}
+    code, error = evolve("numbered", "--match-experts", "--resume")
+    assert code == 2
+    assert "--match-experts matched contradicts the run" in error
 
 
 def test_a_copy_of_one_parent_needs_no_matching(

@@ -12,6 +12,7 @@ from darwin_lab.checkpoint.alignment import Aligned, align
 from darwin_lab.checkpoint.checkpoint import Checkpoint, torch_dtype
 from darwin_lab.checkpoint.heads import require_true_tie
 from darwin_lab.errors import LabError
+from darwin_lab.merging.matching import require_same_experts
 from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR
 from darwin_lab.merging.passes import CHUNK, Read
 from darwin_lab.merging.recipe import Recipe
@@ -97,12 +98,19 @@ class Child:
             chunk=chunk,
         )
 
+    def require_sound(self) -> None:
+        """Raises `LabError` where the parents' weights forbid what the recipe does: experts blended that do not
+        correspond, a stored head that belies its config. Every read of the mother does this first."""
+        if any(row.action == "merge" or row.ratio > 0.0 for row in self.recipe.rows.values()):
+            _ = self._mother
+
     @cached_property
     def _mother(self) -> Aligned:
         """The mother under the father's names, her experts and tokens in his order."""
         recipe = self.recipe
         require_true_tie(self.father)
         require_true_tie(self.mother)
+        require_same_experts(self.father, self.mother, recipe)
         return align(self.father, self.mother, vocabulary=recipe.vocabulary, expert_order=recipe.expert_order)
 
     @cached_property

@@ -87,6 +87,7 @@ def export_child(
     check_devices(devices)
     shards = plan_shards(child.father, dtype, shard_size)
     _check_space(out, shards, child)
+    child.require_sound()
     parents = list(people(child).values())
     for place, parent in enumerate(parents):
         parent.read_through(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from darwin_lab.errors import LabError
 from darwin_lab.lab import inheriting
-from darwin_lab.lab.pairs import MATCH_THEM, MATCHED, Pair
+from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.recipes import genome_of
 from darwin_lab.lab.views import ExportView
 from darwin_lab.lab.workbench import Workbench
@@ -28,7 +28,6 @@ def request(
 ) -> str:
     """Queue an export; see `Lab.request_export`."""
     from darwin_lab.engine.export import check_target, export_child
-    from darwin_lab.merging.matching import require_same_experts
 
     child = bench.child(pair, recipe)
     target = out if out is not None else bench.store.folder("exports", f"child-{recipe.hash}")
@@ -37,8 +36,6 @@ def request(
     check_target(target, overwrite=replace)
 
     def work(tick: Tick) -> dict[str, Any]:
-        if pair.experts != MATCHED:
-            require_same_experts(pair.father, pair.mother, pair.anatomy, recipe, remedy=MATCH_THEM)
         inherited = inheriting.measure(bench, pair, recipe, None, part(tick, 0.0, 0.1))
         written = part(tick, 0.1, 0.8 if archive else 1.0)
         genome = genome_of(bench, pair, recipe.hash)

@@ -26,8 +26,6 @@ from darwin_lab.scoring.items import Item, items_hash, load_items, split_items
 
 FAMILY_ITEMS = FAMILY_FOLDER / "items"
 NUMBERED, MATCHED = "numbered", "matched"
-MATCH_THEM = 'open this pair again in the Parents tab with its experts "Matched by weights"'
-"""What to do about experts that do not correspond, where no shell is at hand."""
 _FAMILY = "family:"
 
 

@@ -134,6 +134,7 @@ def _queue(bench: Workbench, pair: Pair, run_id: str, settings: EvolutionSetting
 
 
 def _run(bench: Workbench, pair: Pair, run_id: str, settings: EvolutionSettings, tick: Tick) -> dict[str, Any]:
+    bench.child(pair, recipes.recipe_of(bench, pair, "blend")).require_sound()  # a control of every run
     journal = StoreJournal(bench.store, run_id, pair.key)
     row = bench.store.run_row(run_id)
     layout = layout_for(settings.layout, pair.anatomy.layers, settings.blocks)

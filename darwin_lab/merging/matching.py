@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from darwin_lab.checkpoint.alignment import Aligned, align
-from darwin_lab.checkpoint.anatomy import FUSED, Anatomy, Part, has_expert_rows
+from darwin_lab.checkpoint.anatomy import FUSED, Anatomy, Part, has_expert_rows, read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.errors import LabError
 from darwin_lab.merging.draws import Draws, draw_key
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from darwin_lab.merging.recipe import Recipe
 
 Floats = NDArray[np.float64]
-MATCH_THEM = "use --match-experts"
-"""What to do about experts that do not correspond, in the shell."""
+MATCH_THEM = '--match-experts in the shell, Experts "Matched by weights" in the Parents tab'
+"""Where experts that do not correspond by number are matched."""
 SAME = 0.99
 """Least share of experts that must find themselves before two parents are merged by number."""
 SKETCH = 512
@@ -57,16 +57,17 @@ class ExpertIdentity:
 
     @property
     def same(self) -> bool:
-        """Whether the parents may be merged expert by expert as they are numbered."""
-        return self.worst >= SAME
+        """Whether the parents may be merged expert by expert as they are numbered: no other numbering fits better."""
+        return self.worst >= SAME or not self.order
 
-    def require_same(self, remedy: str = MATCH_THEM) -> None:
+    def require_same(self) -> None:
         """Raises `LabError` naming the worst layer and the remedy when the experts do not correspond by number."""
         if not self.same:
             layer = min(self.share, key=lambda one: self.share[one])
             raise LabError(
                 f"only {self.share[layer]:.0%} of the experts in layer {layer} are most like the one with their own "
-                f"number in the other parent ({SAME:.0%} needed); {remedy}, or choose parents of one base"
+                f"number in the other parent ({SAME:.0%} needed); match them by weights ({MATCH_THEM}), or choose "
+                "parents of one base"
             )
 
     def words(self) -> str:
@@ -116,22 +117,21 @@ def mixes_experts(recipe: "Recipe") -> bool:
     return any(found not in ({0.0}, {1.0}) for layer, found in shares.items() if layer in experts)
 
 
-def require_same_experts(
-    father: Checkpoint,
-    mother: Checkpoint,
-    anatomy: Anatomy,
-    recipe: "Recipe",
-    tick: Tick = silent,
-    remedy: str = MATCH_THEM,
-) -> None:
-    """Before a merge by number: raises `LabError` when it would blend experts that do not correspond.
+def require_same_experts(father: Checkpoint, mother: Checkpoint, recipe: "Recipe") -> None:
+    """Raises `LabError` when a recipe would blend experts that do not correspond.
 
-    Reads nothing where no layer takes experts of both parents, or where the recipe has matched them.
+    Reads nothing where no layer takes experts of both parents, or where the recipe has matched them; else the experts
+    of both, once for all recipes of these parents.
     """
     if not recipe.expert_order and mixes_experts(recipe):
-        identity = expert_identity(father, mother, anatomy, tick)
+        identity = _by_number(father, mother)
         if identity is not None:
-            identity.require_same(remedy)
+            identity.require_same()
+
+
+@lru_cache(maxsize=16)
+def _by_number(father: Checkpoint, mother: Checkpoint) -> ExpertIdentity | None:
+    return expert_identity(father, mother, read_anatomy(father))
 
 
 def _experts(source: Checkpoint | Aligned, parts: list[Part], experts: int) -> list[Floats]:

@@ -74,9 +74,16 @@ class MergekitFile:
             sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
         return None if self.dtype is None or _DTYPES[self.dtype] == max(sizes, key=sizes.__getitem__) else self.dtype
 
-    def recipe(self, anatomy: Anatomy, *, seed: int = 0, vocabulary: str = "same") -> Recipe:
+    def recipe(
+        self,
+        anatomy: Anatomy,
+        *,
+        seed: int = 0,
+        vocabulary: str = "same",
+        expert_order: Mapping[int, tuple[int, ...]] | None = None,
+    ) -> Recipe:
         """What it does to every tensor. Raises `LabError`, naming every reason, for what would give other bytes."""
-        plain = uniform_recipe(anatomy, 0.5, seed=seed)
+        plain = uniform_recipe(anatomy, 0.5, seed=seed, vocabulary=vocabulary, expert_order=expert_order)
         parts = [part for part in anatomy.parts.values() if part.mergeable]
         said = {part.name: self._said(part, anatomy.layers) for part in parts}
         settled = settle(self.method, said, has_ancestor=self.ancestor is not None)
@@ -93,7 +100,7 @@ class MergekitFile:
                 density_a=one.density_a, density_b=one.density_b, why=f"mergekit {self.method.name}",
             )  # fmt: skip
         return replace(
-            plain, rows=rows, rescale=settled.rescale, options=dict(settled.options), vocabulary=vocabulary,
+            plain, rows=rows, rescale=settled.rescale, options=dict(settled.options),
         )  # fmt: skip
 
     def _said(self, part: Part, layers: int) -> Said:

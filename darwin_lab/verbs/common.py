@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from darwin_lab.checkpoint.checkpoint import read_json
+from darwin_lab.checkpoint.anatomy import read_anatomy
+from darwin_lab.checkpoint.checkpoint import Checkpoint, read_json
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome, genome_from_json
 from darwin_lab.merging.prescription import Prescription
 from darwin_lab.mri.probes import FAMILY_PROBES, GENERIC_PROBES, ProbeSet, load_probes
 from darwin_lab.progress import Tick, part
+
+if TYPE_CHECKING:
+    from darwin_lab.merging.matching import ExpertIdentity
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,23 @@ def genome_of_file(path: Path, layers: int) -> Genome:
         raise LabError(f"{where}{error}") from None
 
 
+def matching(father: Checkpoint, mother: Checkpoint) -> "ExpertIdentity":
+    """What --match-experts finds: which of the mother's experts meets each of the father's. `LabError` for a dense
+    father."""
+    from darwin_lab.merging.matching import expert_identity
+
+    identity = expert_identity(father, mother, read_anatomy(father))
+    if identity is None:
+        raise LabError(f"{father.name} has no experts to match; leave --match-experts out")
+    return identity
+
+
+def asking_for_shorter_probes(error: LabError) -> LabError:
+    """The error of a scan inside another verb: where texts are too long, the remedy is that verb's --probes."""
+    told, flag, _ = str(error).partition("; shorten it, or cut all texts with --max-tokens ")
+    return LabError(f"{told}; give shorter ones with --probes FILE") if flag else error
+
+
 def lab_advice(
     father: str,
     mother: str,
@@ -42,15 +63,17 @@ def lab_advice(
     vocabulary: str,
     wanted: str | None,
     tick: Tick,
-    experts: str = "numbered",
+    *,
+    matched: bool = False,
+    probes: Path | None = None,
 ) -> tuple[Prescription | None, bool]:
-    """The prescription with the hash `wanted`, else that of the lab's scans of both parents, made now where they are
-    missing; and whether any was made."""
+    """The prescription with the hash `wanted`, else that of the lab's scans of both parents on `probes` (the built-in
+    ones), made now where they are missing; and whether any was made. `matched`: their experts meet by likeness."""
     from darwin_lab.lab.lab import Lab
 
-    lab = Lab()
+    lab, experts = Lab(), "matched" if matched else "numbered"
     try:
-        pair = lab.open_pair(father, mother, ancestor, vocabulary=vocabulary, experts=experts)
+        pair = lab.open_pair(father, mother, ancestor, probes=probes, vocabulary=vocabulary, experts=experts)
         jobs = lab.request_scan(pair) if wanted is None else []
         for index, job_id in enumerate(jobs):
             lab.wait(job_id, part(tick, index / len(jobs), (index + 1) / len(jobs)))

@@ -9,10 +9,10 @@ from darwin_lab.engine.export import check_target
 from darwin_lab.errors import LabError
 from darwin_lab.evolution.settings import EvolutionSettings, settings_from_json
 from darwin_lab.lab.lab import Lab
-from darwin_lab.lab.pairs import Pair, lasting_ref
+from darwin_lab.lab.pairs import MATCHED, NUMBERED, Pair, lasting_ref
 from darwin_lab.lab.views import RunView
 from darwin_lab.progress import Tick, part
-from darwin_lab.verbs.common import Result
+from darwin_lab.verbs.common import Result, asking_for_shorter_probes
 
 RUN_FILE = "run.json"
 
@@ -26,9 +26,8 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         try:
             lab.wait(str(job_id), part(tick, 0.0, 0.95))
         except LabError as error:
-            told, flag, _ = str(error).partition("; shorten it, or cut all texts with --max-tokens ")
             lab.jobs.close()
-            raise LabError(f"{told}; give shorter ones with --probes FILE") if flag else error from None
+            raise asking_for_shorter_probes(error) from None
         except BaseException:
             lab.jobs.close()
             raise
@@ -61,6 +60,7 @@ def _started(lab: Lab, arguments: argparse.Namespace) -> tuple[str, Pair]:
         items=arguments.items,
         probes=arguments.probes,
         vocabulary=arguments.vocab or "same",
+        experts=MATCHED if arguments.match_experts else NUMBERED,
     )
     asked = {name: getattr(arguments, name) for name in ("layout", "operator", "budget", "seed")}
     settings: EvolutionSettings = settings_from_json(
@@ -86,6 +86,7 @@ def _resumed(lab: Lab, arguments: argparse.Namespace) -> tuple[str, Pair]:
         ("FATHER", lasting_ref(arguments.father), refs["father"]),
         ("MOTHER", lasting_ref(arguments.mother), refs["mother"]),
         ("--vocab", arguments.vocab, refs.get("vocabulary", "same")),
+        ("--match-experts", MATCHED if arguments.match_experts else None, refs.get("experts", NUMBERED)),
         *((f"--{name}", getattr(arguments, name), settings[name]) for name in ("layout", "operator", "budget", "seed")),
     ):
         if asked is not None and asked != has:

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 from darwin_lab.checkpoint.anatomy import read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
@@ -17,7 +16,6 @@ from darwin_lab.engine.source import Source
 from darwin_lab.engine.streamed import load_model, weigh
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome
-from darwin_lab.merging.matching import require_same_experts
 from darwin_lab.merging.recipe import make_recipe, uniform_recipe
 from darwin_lab.merging.recipe_file import RECIPE_FILE, read_recipe_file
 from darwin_lab.mri.health import WHO, Health, check_health
@@ -29,9 +27,15 @@ from darwin_lab.mri.record import Scan
 from darwin_lab.mri.scan import MAX_TOKENS, scan_model
 from darwin_lab.mri.writing import count_loops
 from darwin_lab.progress import Tick, part
-from darwin_lab.verbs.common import Result, genome_of_file, lab_advice, probes_for
+from darwin_lab.verbs.common import (
+    Result,
+    asking_for_shorter_probes,
+    genome_of_file,
+    lab_advice,
+    matching,
+    probes_for,
+)
 
-_MATCH_THEM = "merge with --match-experts and check the folder"
 _ADVISED = 0.2
 """Share of the work that scanning for a genome's advice takes."""
 
@@ -47,13 +51,15 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     ancestor = open_checkpoint(arguments.ancestor) if arguments.ancestor else None
     require_compatible(father, mother, ancestor, vocabulary=arguments.vocab)
     pinned = genome = None
+    order: Mapping[int, tuple[int, ...]] = matching(father, mother).order if arguments.match_experts else {}
     if arguments.genome is not None:
         genome = genome_of_file(arguments.genome, read_anatomy(father).layers)
-        pinned = _children(arguments, genome, father, mother, ancestor, part(tick, 0.0, _ADVISED))
+        pinned = _children(arguments, genome, (father, mother, ancestor), order, part(tick, 0.0, _ADVISED))
         child: Source = pinned({})
     else:
         child = folder = open_checkpoint(arguments.child)
         require_compatible(father, folder, vocabulary=arguments.vocab)
+        order = _order_of(arguments.child)
     model = load_model(father, weigh(father))
     beside = _with_his_tokens(father, mother, ancestor, arguments.vocab)
     scans, loops = [], {}
@@ -62,10 +68,10 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         scans.append(scan_model(model, source, probes, part(share, 0.0, 0.8), max_tokens=limit))
         if not model.streamed:
             loops[who] = count_loops(model, source, probes, part(share, 0.8, 1.0))
-    found = _checked(scans, loops, _order_of(arguments))
+    found = _checked(scans, loops, order)
     if pinned is None or genome is None or arguments.mend is None:
         return Result(found.to_json(), _text(found))
-    mending = _mended(model, pinned, genome, found, scans, loops, probes, limit, part(tick, _ADVISED + 0.6, 1.0))
+    mending = _mended(model, pinned, genome, found, scans, loops, order, probes, limit, part(tick, _ADVISED + 0.6, 1.0))
     if mending.genome is not None:
         arguments.mend.write_text(json.dumps(mending.genome, indent=1) + "\n", encoding="utf-8")
     saved = f"mended genome in {arguments.mend}" if mending.genome else "no genome written: no layer was moved"
@@ -80,6 +86,8 @@ def _check_flags(arguments: argparse.Namespace) -> None:
     if arguments.genome is None and (arguments.mend or arguments.ancestor):
         flag = "--mend" if arguments.mend else "--ancestor"
         raise LabError(f"{flag} needs --genome G.json: a folder is checked as it is; its recipe.json names the genome")
+    if arguments.genome is None and arguments.match_experts:
+        raise LabError("--match-experts does nothing beside CHILD, whose recipe.json tells its experts; leave it out")
     if arguments.mend and arguments.mend.exists():
         raise LabError(f"{arguments.mend} exists; give --mend a new file")
 
@@ -87,25 +95,28 @@ def _check_flags(arguments: argparse.Namespace) -> None:
 def _children(
     arguments: argparse.Namespace,
     genome: Genome,
-    father: Checkpoint,
-    mother: Checkpoint,
-    ancestor: Checkpoint | None,
+    parents: tuple[Checkpoint, Checkpoint, Checkpoint | None],
+    order: Mapping[int, tuple[int, ...]],
     tick: Tick,
 ) -> Callable[[Mapping[int, float]], Child]:
     """The genome's child with some layers pinned. A genome that trusts the MRI gets the advice of the lab's scans."""
-    vocabulary, advice = arguments.vocab, None
+    (father, mother, ancestor), vocabulary, advice = parents, arguments.vocab, None
     if genome.reads_advice:
-        advice, _ = lab_advice(
-            arguments.father, arguments.mother, arguments.ancestor, vocabulary, genome.prescription, tick
-        )
+        try:
+            advice, _ = lab_advice(
+                arguments.father, arguments.mother, arguments.ancestor, vocabulary, genome.prescription, tick,
+                matched=arguments.match_experts, probes=arguments.probes,
+            )  # fmt: skip
+        except LabError as error:
+            raise asking_for_shorter_probes(error) from None
 
     anatomy = read_anatomy(father)
 
     def pinned(shares: Mapping[int, float]) -> Child:
         moved = replace(genome, pinned={**genome.pinned, **shares})
-        return Child(father, mother, make_recipe(moved, anatomy, advice, vocabulary=vocabulary), ancestor)
+        recipe = make_recipe(moved, anatomy, advice, vocabulary=vocabulary, expert_order=order)
+        return Child(father, mother, recipe, ancestor)
 
-    require_same_experts(father, mother, anatomy, pinned({}).recipe, remedy=_MATCH_THEM)
     return pinned
 
 
@@ -117,16 +128,14 @@ def _with_his_tokens(father: Checkpoint, mother: Checkpoint, ancestor: Checkpoin
     return Child(father, mother, all_hers, ancestor, name=mother.name)
 
 
-def _order_of(arguments: argparse.Namespace) -> Mapping[int, tuple[int, ...]]:
-    """Where the mother's experts went in a folder's child, as its recipe.json tells; a genome's go by number."""
-    if arguments.child is None or not (Path(arguments.child) / RECIPE_FILE).is_file():
+def _order_of(folder: str) -> Mapping[int, tuple[int, ...]]:
+    """Where the mother's experts went in a folder's child, as its recipe.json tells."""
+    if not (Path(folder) / RECIPE_FILE).is_file():
         return {}
-    return read_recipe_file(Path(arguments.child)).recipe.expert_order
+    return read_recipe_file(Path(folder)).recipe.expert_order
 
 
-def _checked(
-    scans: list[Scan], loops: Mapping[str, Loops], order: Mapping[int, tuple[int, ...]] = MappingProxyType({})
-) -> Health:
+def _checked(scans: list[Scan], loops: Mapping[str, Loops], order: Mapping[int, tuple[int, ...]]) -> Health:
     child, father, mother = scans
     golden = golden_layers(father, mother)
     return check_health(child, father, mother, golden=golden, expert_order=order, loops=loops)
@@ -139,6 +148,7 @@ def _mended(
     found: Health,
     scans: list[Scan],
     loops: Mapping[str, Loops],
+    order: Mapping[int, tuple[int, ...]],
     probes: ProbeSet,
     limit: int,
     tick: Tick,
@@ -158,7 +168,7 @@ def _mended(
     scan = scan_model(model, new, probes, part(tick, 0.7, 0.95), max_tokens=limit)
     again = {"child": count_loops(model, new, probes, part(tick, 0.95, 1.0))} if loops else {}
     moved = replace(genome, pinned={**genome.pinned, **pins}).to_json()
-    after = _checked([scan, father, mother], {**loops, **again})
+    after = _checked([scan, father, mother], {**loops, **again}, order)
     return Mending(recipe.hash, new.recipe.hash, moved, layers, found, after, nll_changes(before, scan))
 
 

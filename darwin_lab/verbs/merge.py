@@ -20,19 +20,17 @@ from darwin_lab.errors import LabError
 from darwin_lab.genome.block_text import genome_of_blocks
 from darwin_lab.genome.genome import Genome, genome_from_json
 from darwin_lab.genome.presets import preset_genome, stretch_words
-from darwin_lab.merging.matching import MATCH_THEM, expert_identity, require_same_experts
 from darwin_lab.merging.mergekit import read_mergekit
 from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR, USES_DENSITY_B, USES_DRAWS
 from darwin_lab.merging.prescription import Prescription
 from darwin_lab.merging.recipe import Recipe, make_recipe, uniform_recipe
 from darwin_lab.merging.recipe_file import read_recipe_file
 from darwin_lab.progress import Tick, part
-from darwin_lab.verbs.common import Result, genome_of_file, lab_advice
+from darwin_lab.verbs.common import Result, genome_of_file, lab_advice, matching
 
 _SCANNING_SHARE, _LOOKING_SHARE = 0.8, 0.05
-_DECIDED = frozenset({"operator", "option", "density", "scans", "router", "experts", "match_experts"})
+_DECIDED = frozenset({"operator", "option", "density", "scans", "router", "experts"})
 """Flags that a recipe or mergekit file leaves no room for."""
-_NO_MATCHING = "a mergekit file cannot match them: merge with --ratio or --genome and --match-experts"
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,6 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     else:
         planned = _from_genes(arguments, tick)
     recipe = planned.recipe
-    if arguments.recipe is None and not arguments.match_experts:
-        remedy = MATCH_THEM if arguments.mergekit is None else _NO_MATCHING
-        require_same_experts(planned.father, planned.mother, read_anatomy(planned.father), recipe, remedy=remedy)
     child = Child(planned.father, planned.mother, recipe, planned.ancestor, name=arguments.out.name)
     looked = planned.scanned + _LOOKING_SHARE * (1.0 - planned.scanned)
     inherited = what_was_inherited(
@@ -100,7 +95,7 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
 
 def _from_recipe(arguments: argparse.Namespace) -> _Planned:
     """The recipe of an export, with the very parents it was made of; nothing else may be said beside it."""
-    _refuse_beside(arguments, "recipe", _DECIDED | {"seed", "vocab"})
+    _refuse_beside(arguments, "recipe", _DECIDED | {"seed", "vocab", "match_experts"})
     file = read_recipe_file(arguments.recipe)
     opened: dict[str, Checkpoint | None] = {}
     for role in ("father", "mother", "ancestor"):
@@ -133,8 +128,11 @@ def _from_mergekit(arguments: argparse.Namespace) -> _Planned:
     vocabulary = arguments.vocab or "same"
     require_compatible(father, mother, ancestor, vocabulary=vocabulary)
     anatomy = read_anatomy(father)
-    recipe = file.recipe(anatomy, seed=arguments.seed or 0, vocabulary=vocabulary)
-    return _Planned(father, mother, ancestor, recipe, file.child_dtype(father), notes=file.notes(anatomy))
+    identity = matching(father, mother) if arguments.match_experts else None
+    order = identity.order if identity else None
+    recipe = file.recipe(anatomy, seed=arguments.seed or 0, vocabulary=vocabulary, expert_order=order)
+    notes = (*file.notes(anatomy), *([identity.words()] if identity else []))
+    return _Planned(father, mother, ancestor, recipe, file.child_dtype(father), notes=notes)
 
 
 def _refuse_beside(arguments: argparse.Namespace, file: str, flags: frozenset[str]) -> None:
@@ -187,9 +185,7 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
     scanned = _SCANNING_SHARE if asks and arguments.scans is None else 0.0
     words = stretch_words(arguments.preset, anatomy.layers) if arguments.preset else ""
     notes = [words] if words else []
-    identity = expert_identity(father, mother, anatomy) if arguments.match_experts else None
-    if arguments.match_experts and identity is None:
-        raise LabError(f"{father.name} has no experts to match; leave --match-experts out")
+    identity = matching(father, mother) if arguments.match_experts else None
     order = identity.order if identity else None
     scanning = part(tick, 0.0, scanned)
     advice = _advice(arguments, genome, father, mother, order, notes, scanning) if asks else None
@@ -300,7 +296,7 @@ def _advice(
     try:
         found, fresh = lab_advice(
             arguments.father, arguments.mother, arguments.ancestor, arguments.vocab or "same", wanted, tick,
-            experts="matched" if arguments.match_experts else "numbered",
+            matched=arguments.match_experts,
         )  # fmt: skip
     except LabError as error:
         told, flag, limit = str(error).partition("; shorten it, or cut all texts with --max-tokens ")

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from darwin_lab.cli import main
 from darwin_lab.errors import LabError
+from darwin_lab.evolution.settings import EvolutionSettings
 from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.lab import pairs
 from darwin_lab.lab.lab import Lab
@@ -67,13 +68,44 @@ def test_the_virtual_child_of_a_genome_has_the_experts_of_the_mother_before_they
     assert all(torch.equal(ours.read(name), theirs.read(name)) for name in theirs.names)
 
 
-def test_experts_by_number_that_do_not_correspond_name_the_way_out_in_the_page(
-    lab: Lab, refs: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("work", ["export", "score", "health", "report", "evolution"])
+def test_no_work_of_the_lab_blends_experts_that_do_not_correspond_and_all_name_the_way_out(
+    lab: Lab, refs: dict[str, Any], tmp_path: Path, work: str
 ) -> None:
     pair = lab.open_pair(**refs)
-    with pytest.raises(LabError, match=r"only 75% of the experts in layer 1 .* in the Parents tab .*by weights"):
-        lab.wait(lab.request_export(pair, "blend", tmp_path / "child"))
+    with pytest.raises(LabError, match=r'only 75% of the experts in layer 1 .*"Matched by weights" in the Parents tab'):
+        if work == "export":
+            lab.wait(lab.request_export(pair, "blend", tmp_path / "child"))
+        elif work == "score":
+            lab.wait(lab.request_score(pair, "blend"))
+        elif work == "health":
+            lab.wait(lab.request_health(pair, "blend"))
+        elif work == "report":
+            lab.wait(lab.request_report(pair, "blend"))
+        else:
+            run = lab.start_evolution(pair, EvolutionSettings(layout="v4", budget=4, start="random"))
+            lab.wait(lab.run(run).job_id)
     assert not (tmp_path / "child").exists()
+    assert lab.score(pair, "blend") is None
+
+
+def test_one_parent_alone_is_scored_whatever_the_numbers_of_the_experts(lab: Lab, refs: dict[str, Any]) -> None:
+    pair = lab.open_pair(**refs)
+    for who in ("father", "mother"):
+        lab.wait(lab.request_score(pair, who))
+        assert lab.score(pair, who) is not None
+
+
+def test_experts_are_compared_once_for_all_children_of_a_pair(
+    lab: Lab, tiny_moe_pair: Trio, measures: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    compare = matching.expert_identity
+    monkeypatch.setattr(matching, "expert_identity", lambda *a: compared.append(a) or compare(*a))
+    pair = lab.open_pair(*tiny_moe_pair[:2], **measures)
+    for ratio in (0.3, 0.5, 0.6):
+        lab.bench.child(pair, pair.uniform(ratio)).require_sound()
+    assert len(compared) == 1
 
 
 def test_a_pair_opened_again_by_its_key_keeps_its_order_without_comparing_experts(

@@ -10,8 +10,8 @@ from darwin_lab.errors import LabError
 from darwin_lab.lab import planning
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.memory import MemoryChoice
-from darwin_lab.lab.pairs import MATCH_THEM
 from darwin_lab.lab.planning import Look
+from darwin_lab.merging.matching import MATCH_THEM
 from darwin_lab.ui.tabs import parents, parents_views
 from tests.full_size import write_full_size
 

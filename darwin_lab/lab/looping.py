@@ -35,7 +35,8 @@ def count(bench: Workbench, pair: Pair, source: "Source", tick: Tick) -> None:
     if bench.memory(pair).streamed or _kept(bench, pair, source.fingerprint) is not None:
         return
     found = count_loops(bench.resident(pair, source), source, pair.probes, tick)
-    bench.store.keep_text(loops_file(bench, pair, source.fingerprint), json.dumps(found.to_json()))
+    if found is not None:
+        bench.store.keep_text(loops_file(bench, pair, source.fingerprint), json.dumps(found.to_json()))
 
 
 def _kept(bench: Workbench, pair: Pair, fingerprint: str) -> "Loops | None":

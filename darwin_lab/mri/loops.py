@@ -15,7 +15,7 @@ from darwin_lab.statistics.proportion import wilson
 TEXTS_OF_EACH = 4
 """So many texts of each probe are begun, the first ones."""
 PROMPT_TOKENS = 12
-"""A text is begun with so many of its tokens, all of them when it is shorter."""
+"""A text is begun with so many of its tokens: all of them when it is shorter, fewer where a loop would have no room."""
 WRITTEN_TOKENS = 64
 LEAST_COPIES, LEAST_TOKENS = 3, 16
 """A text ends in a loop when its last tokens, at least so many, are so many copies of one unit, or more."""

@@ -10,26 +10,28 @@ import torch
 
 from darwin_lab.engine.resident import Resident
 from darwin_lab.engine.source import Source
-from darwin_lab.errors import LabError
-from darwin_lab.mri.loops import PROMPT_TOKENS, TEXTS_OF_EACH, WRITTEN_TOKENS, Loops, ends_in_loop
+from darwin_lab.mri.loops import LEAST_TOKENS, PROMPT_TOKENS, TEXTS_OF_EACH, WRITTEN_TOKENS, Loops, ends_in_loop
 from darwin_lab.mri.measures import encode_texts
 from darwin_lab.mri.probes import ProbeSet
 from darwin_lab.progress import Tick, silent
 
 
-def count_loops(model: Resident, source: Source, probes: ProbeSet, tick: Tick = silent) -> Loops:
-    """Let `source` go on greedily from the first texts of every probe. Raises `LabError` for a streamed model."""
-    if model.streamed:
-        raise LabError(f"{source.name} is streamed, and every token it writes would read all of it; hold it in memory")
+def count_loops(model: Resident, source: Source, probes: ProbeSet, tick: Tick = silent) -> Loops | None:
+    """Let `source` go on greedily from the first texts of every probe.
+
+    None where nothing can be counted: for a streamed model, whose every token would read all of it, and for one that
+    reads too few tokens for a loop to show after the first two.
+    """
+    prompt = min(PROMPT_TOKENS, model.context_length - LEAST_TOKENS)
+    if model.streamed or prompt < 2:
+        return None
     with model.lock:
         model.become(source)
         prompts = [
             ids
             for probe, texts in probes.texts.items()
-            for ids in encode_texts(
-                model.tokenizer, texts[:TEXTS_OF_EACH], probe, PROMPT_TOKENS, model.context_length
-            )
-        ]  # fmt: skip
+            for ids in encode_texts(model.tokenizer, texts[:TEXTS_OF_EACH], probe, prompt, model.context_length)
+        ]
         return Loops(tuple(map(ends_in_loop, _written(model, prompts, source.name, tick))))
 
 

@@ -62,12 +62,12 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
         order = _order_of(arguments.child)
     model = load_model(father, weigh(father))
     beside = _with_his_tokens(father, mother, ancestor, arguments.vocab)
-    scans, loops = [], {}
+    scans, loops = [], dict[str, Loops]()
     for index, (who, source) in enumerate(zip(WHO, (child, father, beside), strict=True)):
         share = part(tick, _ADVISED + index / 5, _ADVISED + (index + 1) / 5)
         scans.append(scan_model(model, source, probes, part(share, 0.0, 0.8), max_tokens=limit))
-        if not model.streamed:
-            loops[who] = count_loops(model, source, probes, part(share, 0.8, 1.0))
+        looping = count_loops(model, source, probes, part(share, 0.8, 1.0))
+        loops |= {who: looping} if looping else {}
     found = _checked(scans, loops, order)
     if pinned is None or genome is None or arguments.mend is None:
         return Result(found.to_json(), _text(found))
@@ -166,9 +166,9 @@ def _mended(
         return Mending(recipe.hash, None, None, layers, found, None, ())
     new = pinned(pins)
     scan = scan_model(model, new, probes, part(tick, 0.7, 0.95), max_tokens=limit)
-    again = {"child": count_loops(model, new, probes, part(tick, 0.95, 1.0))} if loops else {}
+    again = count_loops(model, new, probes, part(tick, 0.95, 1.0))
     moved = replace(genome, pinned={**genome.pinned, **pins}).to_json()
-    after = _checked([scan, father, mother], {**loops, **again}, order)
+    after = _checked([scan, father, mother], {**loops, "child": again} if again else loops, order)
     return Mending(recipe.hash, new.recipe.hash, moved, layers, found, after, nll_changes(before, scan))
 
 

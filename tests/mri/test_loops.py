@@ -10,7 +10,6 @@ import torch
 from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.engine.resident import Resident
 from darwin_lab.engine.streamed import Streamed
-from darwin_lab.errors import LabError
 from darwin_lab.mri.health import Health, check_health
 from darwin_lab.mri.loops import WRITTEN_TOKENS, Loops, ends_in_loop, loop_rows, loops_more
 from darwin_lab.mri.probes import ProbeSet
@@ -83,8 +82,17 @@ def test_a_text_ends_at_the_tokens_that_only_the_generation_settings_name(tiny_l
 
 def test_a_streamed_model_is_not_made_to_write(tiny_llama_pair):
     source = open_checkpoint(tiny_llama_pair[0])
-    with pytest.raises(LabError, match="hold it in memory"):
-        count_loops(Streamed.open(source), source, NEXT)
+    assert count_loops(Streamed.open(source), source, NEXT) is None
+
+
+@pytest.mark.parametrize(("context", "looping"), [(18, (True,) * 4), (17, None)])
+def test_a_model_of_short_texts_is_left_the_room_in_which_a_loop_would_show(tmp_path, context, looping):
+    write_built(tmp_path / "stuck", skill_at=None, noise=0.0)
+    config = json.loads((tmp_path / "stuck" / "config.json").read_text())
+    (tmp_path / "stuck" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": context}))
+    source = open_checkpoint(tmp_path / "stuck")
+    found = count_loops(Resident.load(source), source, NEXT)
+    assert (found and found.looping) == looping
 
 
 def test_only_a_child_shown_to_loop_more_than_both_parents_is_watched():

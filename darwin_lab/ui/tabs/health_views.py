@@ -26,7 +26,9 @@ DENSE = "A dense model has no routed experts."
 MOST_NAMED, MOST_FLAGS = 3, 6
 """Up to this many probes of a flag, and flagged layers in a sentence, are named one by one."""
 NO_FLAG = "No layer is flagged: there is nothing to mend."
-NO_LOOPS = "Not counted yet. Press “Check health”; models that are streamed do not write."
+NO_LOOPS = (
+    "Not counted yet. Press “Check health”; models that are streamed, or read fewer than 18 tokens, do not write."
+)
 METRICS = {
     "dead_share": ("dead experts", "share", None,
                    "Certified dead on these probes, mean over the MoE layers. Half is the published alarm line."),

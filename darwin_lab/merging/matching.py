@@ -79,9 +79,10 @@ class ExpertIdentity:
 
 
 def expert_identity(
-    father: Checkpoint, mother: Checkpoint, anatomy: Anatomy, tick: Tick = silent
+    father: Checkpoint, mother: Checkpoint | Aligned, anatomy: Anatomy, tick: Tick = silent
 ) -> ExpertIdentity | None:
     """Compare all experts of two parents that can be merged; `anatomy` is the father's. None for dense models.
+    An aligned mother's experts count in the order she was aligned in.
 
     An expert is its router row and its weights, each centred over the layer's experts; the similarity of two is the
     mean of both cosines. Memory is one sketch an expert of one layer. Raises `LabError` for weights that are not
@@ -89,7 +90,7 @@ def expert_identity(
     """
     if not anatomy.experts:
         return None
-    theirs = align(father, mother)
+    theirs = mother if isinstance(mother, Aligned) else align(father, mother)
     share: dict[int, float] = {}
     order: dict[int, tuple[int, ...]] = {}
     similarity: dict[int, float] = {}

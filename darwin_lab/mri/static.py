@@ -5,8 +5,8 @@ actually discriminates, their difference. Sums run in float64 over fixed blocks,
 count. Must not know: probes, ratios, genomes.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +56,16 @@ class StaticRow:
 
 @dataclass(frozen=True)
 class StaticProfile:
-    """Rows of all mergeable tensors, in the father's order."""
+    """Rows of all mergeable tensors, in the father's order.
+
+    same_experts: MoE layer -> part of the father's experts that are most like the one of the mother's they would be
+    blended with; empty for dense parents, and where it was not looked at.
+    """
 
     father: str
     mother: str
     rows: tuple[StaticRow, ...]
+    same_experts: Mapping[int, float] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, StaticRow]:
@@ -81,14 +86,17 @@ class StaticProfile:
             "father": self.father,
             "mother": self.mother,
             "rows": [asdict(row) for row in self.rows],
+            "same_experts": {str(layer): share for layer, share in self.same_experts.items()},
         }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "StaticProfile":
         """The inverse of `to_json`. Raises `LabError` for anything else."""
         try:
-            return StaticProfile(data["father"], data["mother"], tuple(StaticRow(**row) for row in data["rows"]))
-        except (KeyError, TypeError) as error:
+            shares = {int(layer): float(share) for layer, share in data.get("same_experts", {}).items()}
+            rows = tuple(StaticRow(**row) for row in data["rows"])
+            return StaticProfile(data["father"], data["mother"], rows, shares)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LabError(f"not a static profile ({error}); measure it again") from error
 
 
@@ -99,6 +107,8 @@ def static_profile(father: "Checkpoint", mother: "Aligned", anatomy: "Anatomy", 
     Raises `LabError` for a tensor the mother cannot supply, and for NaN or Inf (names tensor and parent).
     Source: methods, section 2.
     """
+    from darwin_lab.merging.matching import expert_identity
+
     parts = anatomy.mergeable
     rows = []
     for number, part in enumerate(parts):
@@ -108,8 +118,9 @@ def static_profile(father: "Checkpoint", mother: "Aligned", anatomy: "Anatomy", 
         a, b = _read(father, part.name), _read(mother, part.name)
         measured = compare_tensors(a, b, stacked=part.expert == -1)
         rows.append(StaticRow(part.name, part.layer, part.role, part.component, part.numel, **measured))
+    identity = expert_identity(father, mother, anatomy)
     tick(1.0, "static profile done")
-    return StaticProfile(father.name, mother.name, tuple(rows))
+    return StaticProfile(father.name, mother.name, tuple(rows), identity.share if identity else {})
 
 
 def compare_tensors(a: NDArray[np.float32], b: NDArray[np.float32], *, stacked: bool = False) -> dict[str, float]:

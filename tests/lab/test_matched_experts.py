@@ -135,14 +135,16 @@ def test_a_job_opens_a_pair_and_matches_its_experts(lab: Lab, refs: dict[str, An
 def test_the_static_profile_compares_experts_that_were_matched(
     lab: Lab, tiny_moe_pair: Trio, measures: dict[str, Any], refs: dict[str, Any], matched: Pair
 ) -> None:
-    profiles = []
+    profiles, shares = [], []
     for pair in (matched, lab.open_pair(*tiny_moe_pair[:2], **measures), lab.open_pair(**refs)):
         for job in lab.request_scan(pair):
             lab.wait(job)
+        shares.append(lab.static(pair).same_experts[1])
         profiles.append({name: row.cosine for name, row in lab.static(pair).by_name.items()})
     name = "model.layers.1.mlp.experts.down_proj"
     assert profiles[0][name] == pytest.approx(profiles[1][name], abs=1e-9)
     assert abs(profiles[2][name] - profiles[1][name]) > 0.01
+    assert shares == [1.0, 1.0, 0.75]
 
 
 def test_dense_parents_have_no_experts_to_match(lab: Lab, tiny_llama_pair: Trio) -> None:

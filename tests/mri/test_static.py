@@ -60,6 +60,7 @@ def test_a_profile_of_two_checkpoints_covers_all_mergeable_tensors_and_survives_
     profile = static_profile(father, align(father, mother), anatomy)
     assert [row.name for row in profile.rows] == [part.name for part in anatomy.mergeable]
     assert profile.by_name["model.embed_tokens.weight"].delta_norm > 0
+    assert profile.same_experts == {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}
     assert StaticProfile.from_json(profile.to_json()) == profile
     assert (profile.layer_delta(anatomy.layers) > 0).all()
 

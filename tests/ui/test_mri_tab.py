@@ -9,6 +9,7 @@ import pytest
 from darwin_lab.lab.lab import Lab
 from darwin_lab.merging.prescription import Prescription
 from darwin_lab.mri.record import HALVES, Scan
+from darwin_lab.mri.static import StaticProfile
 from darwin_lab.ui.tabs import mri_expert_views as experts
 from darwin_lab.ui.tabs import mri_layer_views as layers
 from darwin_lab.ui.tabs import mri_views as views
@@ -116,6 +117,21 @@ def test_scans_without_saliency_and_similarity_say_so_instead_of_drawing():
     assert experts.entropy_chart(old).figure is not None
     row = next(row["cells"] for row in experts.health_table(old)["rows"] if row["id"] == "output similarity")
     assert row[2]["words"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("share", "matched", "words"),
+    [
+        (0.995, False, "99.5 % in the worst layer, L2; they can be blended"),
+        (0.75, False, "75.0 % in the worst layer, L2; 99 % are needed to blend them by number: match them in Parents"),
+        (0.75, True, "75.0 % in the worst layer, L2; no other pairing is better"),
+    ],
+)
+def test_the_note_says_whether_the_experts_of_the_parents_correspond(share, matched, words):
+    scans = {"father": made_scan(), "mother": made_scan(1, name="mother")}
+    profile = StaticProfile("father", "mother", (), {1: 1.0, 2: share})
+    assert words in experts.health_note(scans, profile, matched=matched)
+    assert "counterpart" not in experts.health_note(scans, StaticProfile("father", "mother", ()))
 
 
 def test_too_few_tokens_certify_nothing_and_the_chart_says_how_many_are_missing():

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from darwin_lab.merging.matching import SAME
 from darwin_lab.mri.expert_health import expert_verdicts
 from darwin_lab.mri.experts import ExpertReport
 from darwin_lab.mri.record import Scan
+from darwin_lab.mri.static import StaticProfile
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
 from darwin_lab.ui.figures.dead_share import dead_share
 from darwin_lab.ui.figures.expert_map import ExpertUse, expert_difference, expert_map
@@ -121,11 +123,23 @@ def similarity_chart(scans: Scans) -> Chart:
     return output_similarity(values, moe_layers=first.layers, tokens=tokens)
 
 
-def health_note(scans: Scans) -> str:
-    """Over how many MoE layers and tokens the health table speaks."""
+def health_note(scans: Scans, profile: StaticProfile | None = None, *, matched: bool = False) -> str:
+    """Over how many MoE layers and tokens the health table speaks, and whether the parents' experts correspond."""
     known = reports_of(scans)
-    said = " · ".join(f"{who}: {len(r.layers)} MoE layers, {r.tokens:,} tokens" for who, r in known.items())
-    return f"{said} · limits are ours" if said else ""
+    said = [f"{who}: {len(r.layers)} MoE layers, {r.tokens:,} tokens" for who, r in known.items()]
+    if not said:
+        return ""
+    if profile is not None and profile.same_experts:
+        layer = min(profile.same_experts, key=lambda one: profile.same_experts[one])
+        share = profile.same_experts[layer]
+        if share >= SAME:
+            verdict = "they can be blended"
+        elif matched:
+            verdict = "no other pairing is better"
+        else:
+            verdict = f"{100 * SAME:.0f} % are needed to blend them by number: match them in Parents"
+        said.append(f"experts most like their counterpart: {100 * share:.1f} % in the worst layer, L{layer}; {verdict}")
+    return " · ".join([*said, "limits are ours"])
 
 
 def health_table(scans: Scans) -> dict[str, Any]:

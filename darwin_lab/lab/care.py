@@ -23,7 +23,7 @@ from darwin_lab.progress import Tick, part
 
 if TYPE_CHECKING:
     from darwin_lab.engine.child import Child
-    from darwin_lab.mri.health import Health
+    from darwin_lab.mri.health_record import Health
     from darwin_lab.mri.mending import Mending, NllChange
 
 _CHECK, _MEND = 0.3, 0.7

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from darwin_lab.merging.prescription import Prescription
     from darwin_lab.merging.recipe import Recipe
     from darwin_lab.mri.contrast import Contrast
-    from darwin_lab.mri.health import Health
+    from darwin_lab.mri.health_record import Health
     from darwin_lab.mri.languages import Languages
     from darwin_lab.mri.scan import Scan
     from darwin_lab.mri.static import StaticProfile

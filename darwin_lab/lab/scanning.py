@@ -35,7 +35,7 @@ from darwin_lab.progress import Tick, part
 if TYPE_CHECKING:
     from darwin_lab.engine.source import Source
     from darwin_lab.mri.contrast import Contrast
-    from darwin_lab.mri.health import Health
+    from darwin_lab.mri.health_record import Health
     from darwin_lab.mri.scan import Scan
     from darwin_lab.mri.static import StaticProfile
 
@@ -121,7 +121,8 @@ def health(bench: Workbench, pair: Pair, recipe_hash: str, thresholds: Mapping[s
 
 def health_of(bench: Workbench, pair: Pair, fingerprint: str, thresholds: Mapping[str, float]) -> "Health | None":
     """The model with this fingerprint beside the parents; None until all three scans are whole."""
-    from darwin_lab.mri.health import Thresholds, check_health
+    from darwin_lab.mri.health import check_health
+    from darwin_lab.mri.health_record import Thresholds
 
     child, father, mother = (whole(bench, pair, one) for one in (fingerprint, *parents_prints(bench, pair)))
     if child is None or father is None or mother is None:

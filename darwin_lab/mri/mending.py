@@ -18,7 +18,8 @@ from darwin_lab.engine.resident import Resident
 from darwin_lab.engine.source import Source
 from darwin_lab.engine.variants import variant_sweep
 from darwin_lab.errors import LabError
-from darwin_lab.mri.health import Advice, Health, Thresholds, flag_lines
+from darwin_lab.mri.health import flag_lines
+from darwin_lab.mri.health_record import Advice, Health, Thresholds
 from darwin_lab.mri.measures import batches_by_length, cosine_distance, encode_texts, next_token_losses
 from darwin_lab.mri.probes import ProbeSet
 from darwin_lab.mri.record import Scan, shared_probes

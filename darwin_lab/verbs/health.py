@@ -18,7 +18,8 @@ from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome
 from darwin_lab.merging.recipe import make_recipe, uniform_recipe
 from darwin_lab.merging.recipe_file import RECIPE_FILE, read_recipe_file
-from darwin_lab.mri.health import WHO, Health, check_health
+from darwin_lab.mri.health import WHO, check_health
+from darwin_lab.mri.health_record import Health
 from darwin_lab.mri.loops import Loops
 from darwin_lab.mri.mending import Mending, mend, nll_changes
 from darwin_lab.mri.prescribe import golden_layers

@@ -6,7 +6,8 @@ import pytest
 from made_scans import LAYERS, PROBES, made_scan, with_dead, with_importance
 
 from darwin_lab.errors import LabError
-from darwin_lab.mri.health import Health, Thresholds, check_health
+from darwin_lab.mri.health import check_health
+from darwin_lab.mri.health_record import Health, Thresholds
 
 FATHER, MOTHER, CHILD = made_scan(1), made_scan(2, name="mother"), made_scan(3, name="child")
 

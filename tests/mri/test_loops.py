@@ -10,7 +10,8 @@ import torch
 from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.engine.resident import Resident
 from darwin_lab.engine.streamed import Streamed
-from darwin_lab.mri.health import Health, check_health
+from darwin_lab.mri.health import check_health
+from darwin_lab.mri.health_record import Health
 from darwin_lab.mri.loops import WRITTEN_TOKENS, Loops, ends_in_loop, loop_rows, loops_more
 from darwin_lab.mri.probes import ProbeSet
 from darwin_lab.mri.writing import count_loops

@@ -17,7 +17,8 @@ from darwin_lab.engine.variants import variant_sweep
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.merging.recipe import make_recipe
-from darwin_lab.mri.health import Thresholds, check_health
+from darwin_lab.mri.health import check_health
+from darwin_lab.mri.health_record import Thresholds
 from darwin_lab.mri.mending import (
     CLEAR_ALREADY,
     CLEARED,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from made_scans import EXPERTS, LAYERS, PROBES, TEXTS, made_scan, with_dead
 
-from darwin_lab.mri.health import Health, check_health
+from darwin_lab.mri.health import check_health
+from darwin_lab.mri.health_record import Health
 from darwin_lab.mri.moe_health import entropy_cap, moe_health
 
 FATHER, MOTHER, CHILD = made_scan(1), made_scan(2, name="mother"), made_scan(3, name="child")

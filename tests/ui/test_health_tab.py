@@ -8,7 +8,7 @@ import pytest
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import genome_from_json, neutral_genome
 from darwin_lab.lab.lab import Lab
-from darwin_lab.mri.health import Thresholds, Transplant
+from darwin_lab.mri.health_record import Thresholds, Transplant
 from darwin_lab.mri.moe_health import Expert, Metric, MoeHealth
 from darwin_lab.ui.tabs import health, health_views
 from tests.mri.planted import PLANTED, PROBES, write_parent

@@ -13,7 +13,7 @@ import gradio as gr
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import genome_from_json
 from darwin_lab.lab.pairs import Pair
-from darwin_lab.mri.health import Health, Thresholds
+from darwin_lab.mri.health_record import Health, Thresholds
 from darwin_lab.mri.mending import Mending
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card

@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any
 
-from darwin_lab.mri.health import Advice, Health, NllRow
+from darwin_lab.mri.health_record import Advice, Health, NllRow
 from darwin_lab.mri.loops import LEVEL
 from darwin_lab.mri.mending import NOT_CLEARED, LayerMend, Mending
 from darwin_lab.mri.moe_health import Expert, MoeHealth

@@ -41,6 +41,8 @@ class Gathered:
             "similarity": {},  # [S] of each sampled token
         }
         self.top_k = 0
+        self.summed = np.zeros((len(lengths), layers), np.uint8)
+        self.states: dict[int, NDArray[np.float64]] = {}  # layer -> [H] its output, summed
         ends, total = self.lengths.cumsum(), int(self.lengths.sum())
         size = min(SIMILARITY_TOKENS, total)
         places = ((np.arange(size) + 0.5) * total / max(size, 1)).astype(np.int64)
@@ -50,6 +52,7 @@ class Gathered:
     def add_layer(self, chosen: list[int], step: Step, influence: torch.Tensor, mask: torch.Tensor) -> None:
         """One layer of the plain pass of the texts `chosen`: `influence` [B], and what its experts did."""
         self.measures["influence"][chosen, step.layer] = influence.float().cpu().numpy()
+        self._add_states(chosen, step, mask)
         for routing in step.routing:
             self._add_routing(chosen, routing, mask)
 
@@ -58,6 +61,14 @@ class Gathered:
         for measure, values in measures.items():
             self.measures[measure][chosen] = values.T.float().cpu().numpy()
         self.nll[chosen] = nll.float().cpu().numpy()
+
+    def _add_states(self, chosen: list[int], step: Step, mask: torch.Tensor) -> None:
+        """The layer's output summed over the real tokens of texts that were not summed yet."""
+        fresh = torch.from_numpy(self.summed[chosen, step.layer] == 0).to(mask.device)
+        counted = (mask.bool() & fresh[:, None]).float()
+        total = torch.einsum("bt,bth->h", counted, step.after.float()).double().cpu().numpy()
+        self.states[step.layer] = self.states.get(step.layer, 0.0) + total
+        self.summed[chosen, step.layer] = 1
 
     def _add_routing(self, chosen: list[int], routing: Routing, mask: torch.Tensor) -> None:
         """What the real tokens of some texts were routed to, and what came of it."""
@@ -85,7 +96,8 @@ class Gathered:
     def arrays(self) -> Arrays:
         """Everything gathered so far, by name."""
         found: Arrays = {f"measure/{measure}": values for measure, values in self.measures.items()}
-        found |= {"nll": self.nll, "top_k": np.asarray([self.top_k])}
+        found |= {"nll": self.nll, "top_k": np.asarray([self.top_k]), "summed": self.summed}
+        found |= {f"states/{layer}": total for layer, total in self.states.items()}
         for word, table in self.tables.items():
             found |= {f"{word}/{layer}": values for layer, values in table.items()}
         return found
@@ -96,9 +108,11 @@ class Gathered:
             word, _, rest = name.partition("/")
             if word == "measure":
                 self.measures[rest] = values.copy()
+            elif word == "states":
+                self.states[int(rest)] = values.copy()
             elif word in self.tables:
                 self.tables[word][int(rest)] = values.copy()
-        self.nll, self.top_k = arrays["nll"].copy(), int(arrays["top_k"][0])
+        self.nll, self.top_k, self.summed = arrays["nll"].copy(), int(arrays["top_k"][0]), arrays["summed"].copy()
 
     def scan(
         self, source: Source, probe: str, probes_hash: str, settings: dict[str, Any], halves_note: str = ""
@@ -144,4 +158,11 @@ class Gathered:
             if has_halves
             else {},
             halves_note=halves_note if has_halves else "",
+            centroids={probe: self._centroid()},
         )
+
+    def _centroid(self) -> NDArray[np.float32]:
+        """[L, H] each layer's mean output."""
+        total = np.stack([self.states[layer] for layer in sorted(self.states)])
+        mean: NDArray[np.float32] = (total / self.lengths.sum()).astype(np.float32)
+        return mean

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from darwin_lab.errors import LabError
 from darwin_lab.genome.ownership import owners
 from darwin_lab.mri.advantage import probe_weights
+from darwin_lab.mri.cards import V5_TRUST
 from darwin_lab.mri.record import DECISIVE, Scan
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def prescription_genes(
     """(genes, widths): where a search starts, and how wide it looks, relative to its sigma0.
 
     Component, block and layer genes: least squares (the smallest solution) on the logits of mri_ratio, weighted by
-    tensor size; the global gene stays neutral, mri_trust is .5, density_b 1 - .35 x the mother's dead share. Widths
-    in [.5, 1.5] from the mother's scan: standard error of a layer's loss importance over that importance.
+    tensor size; the global gene stays neutral, mri_trust is .5 (.7 for the V5 card's advice, as that card has it),
+    density_b 1 - .35 x the mother's dead share. Widths in [.5, 1.5] from the mother's scan: standard error of a layer's
+    loss importance over that importance.
     Source: methods, section 1 (ours).
     """
     genes = {gene.name: gene.neutral for gene in layout.genes}
@@ -61,7 +63,7 @@ def prescription_genes(
         if gene.name == "density_b":
             genes[gene.name] = max(gene.low, 1 - DENSITY_PER_DEAD * dead)
         elif gene.name == "mri_trust":
-            genes[gene.name] = TRUST
+            genes[gene.name] = V5_TRUST if prescription.mode == "card_v5" else TRUST
     doubt = _layer_doubt(scan_b)
     widths = {gene.name: 1.0 for gene in layout.genes}
     for column, gene in enumerate(searched):

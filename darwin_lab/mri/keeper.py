@@ -25,7 +25,7 @@ EVERY = 30.0
 SHARE = 10.0
 """Keeping takes at most about one part in this many of the time."""
 
-VERSION = 2
+VERSION = 3
 """Of what is kept of a sweep; another version's is not taken up."""
 Begun = tuple[int, Callable[[Front], None] | None]
 

@@ -1,8 +1,8 @@
 """From measurements of two parents to advice: the mother's share of every tensor.
 
-Takes two scans, their contrast, the static profile and the anatomy; gives a `Prescription`. Two ways: contrastive
-(default: what swapping a layer does to the loss) and the card's V6 formula (shown with its spread, because on
-fine-tunes of one model it says nothing). Pure arithmetic. Must not know: models in memory, genes' names.
+Takes two scans, their contrast, the static profile and the anatomy; gives a `Prescription`: contrastive (default: what
+swapping a layer does to the loss), or by a published formula (`cards`; shown with its spread, because on fine-tunes of
+one model it says nothing). Pure arithmetic. Must not know: models in memory, genes' names.
 """
 
 import hashlib
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from darwin_lab.errors import LabError
 from darwin_lab.merging.prescription import DEAD, Prescription
 from darwin_lab.mri.advantage import AdvantageMap, advantage, golden_layers, probe_weights
+from darwin_lab.mri.cards import card_v5, card_v6, paper
 from darwin_lab.mri.genes import prescription_genes, shuffled
 from darwin_lab.mri.record import Scan, shared_probes
 
 if TYPE_CHECKING:
     from darwin_lab.checkpoint.anatomy import Anatomy, Part
     from darwin_lab.mri.contrast import Contrast
-    from darwin_lab.mri.static import StaticProfile, StaticRow
+    from darwin_lab.mri.static import StaticProfile
 
 __all__ = [
     "MODES",
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-MODES = ("contrastive", "card_v6")
+MODES = ("contrastive", "card_v5", "card_v6", "paper")
 STEEPNESS = 1.5
 """mri_ratio = sigmoid(1.5 g' / rms(g'))."""
 LOGIT_STEP = 0.01
@@ -77,17 +78,19 @@ def prescribe(
     """The mother's share of every mergeable tensor; father is `scan_a`, mother `scan_b`.
 
     `contrastive` needs `contrast` and spreads a layer's advice over its tensors by `static`'s ||B-A||/||A|| when
-    given; `card_v6` needs `static`. `weights` per probe, default uniform over all but NEUTRAL. `n_blocks` defaults
-    to ceil(L / 10); `block_split` is "equal" or "change" (change points of the layer profile). Raises `LabError`
-    for measurements that are missing or do not belong together. Source: methods, section 2.
+    given; the published formulas (`card_v5`, `card_v6`, `paper`, see `cards`) need `static`. `weights` per probe,
+    default uniform over all but NEUTRAL. `n_blocks` defaults to ceil(L / 10); `block_split` is "equal" or "change"
+    (change points of the layer profile). Raises `LabError` for measurements that are missing or do not belong
+    together. Source: methods, section 2.
     """
     probes = shared_probes(scan_a, scan_b)
     if anatomy.layers != scan_a.layers:
         raise LabError(f"the scans have {scan_a.layers} layers, the anatomy {anatomy.layers}; scan these parents again")
     if mode == "contrastive":
         ratio, signal, note = _contrastive(scan_a, scan_b, anatomy, contrast, static, weights)
-    elif mode == "card_v6":
-        ratio, signal, note = _card_v6(scan_a, scan_b, anatomy, static, probe_weights(probes, weights))
+    elif mode in MODES:
+        share = probe_weights(probes, weights)
+        ratio, signal, note = _published(mode, (scan_a, scan_b), anatomy, static, share)
     else:
         raise LabError(f"no prescription mode {mode}; choose one of {', '.join(MODES)}")
     profile = tuple(_mean_ratio(ratio, anatomy.layer_parts(layer)) for layer in range(anatomy.layers))
@@ -197,39 +200,25 @@ def _spread_factors(anatomy: "Anatomy", static: "StaticProfile | None") -> dict[
     }
 
 
-def _card_v6(
-    scan_a: Scan, scan_b: Scan, anatomy: "Anatomy", static: "StaticProfile | None", share: Mapping[str, float]
+def _published(
+    mode: str,
+    scans: tuple[Scan, Scan],
+    anatomy: "Anatomy",
+    static: "StaticProfile | None",
+    share: Mapping[str, float],
 ) -> tuple[dict[str, float], bool, str]:
-    """combined = .4 (.3 entropy + .2 std + .002 min(norm, 100)) + .6 sum_p w_p cosdist_p; ratio = B / (A + B)."""
+    """The ratios of a published formula, and whether they say anything."""
     if static is None:
-        raise LabError("card_v6 needs the static profile of both parents; measure it first")
-    missing = [part.name for part in anatomy.mergeable if part.name not in static.by_name]
-    if missing:
-        raise LabError(f"the static profile lacks {missing[0]}; measure it for these parents")
-    distance = []
-    for scan in (scan_a, scan_b):
-        importance = scan.importance("skip")
-        distance.append(sum((w * importance[p] for p, w in share.items()), np.zeros(scan.layers)))
-    ratio: dict[str, float] = {}
-    for part in anatomy.mergeable:
-        row = static.by_name[part.name]
-        probe_a, probe_b = (0.0, 0.0) if part.layer is None else (d[part.layer] for d in distance)
-        combined_a = 0.4 * _static_score(row, "a") + 0.6 * float(probe_a)
-        combined_b = 0.4 * _static_score(row, "b") + 0.6 * float(probe_b)
-        total = combined_a + combined_b
-        ratio[part.name] = round(combined_b / total, 6) if total > 0 else 0.5
+        raise LabError(f"{mode} needs the static profile of both parents; measure it first")
+    if mode == "card_v5":
+        ratio = card_v5(static, anatomy)
+    else:
+        ratio = (card_v6 if mode == "card_v6" else paper)(scans, static, anatomy, share)
     low, high = min(ratio.values(), default=0.5), max(ratio.values(), default=0.5)
-    spread = f"the card's ratio lies in {low:.4f} to {high:.4f}"
+    spread = f"{'the paper' if mode == 'paper' else 'the card'}'s ratio lies in {low:.4f} to {high:.4f}"
     if high - low < NO_SPREAD:
         return ratio, False, f"{spread}: it carries no signal"
     return ratio, True, spread
-
-
-def _static_score(row: "StaticRow", side: str) -> float:
-    entropy, std, norm = (
-        (row.entropy_a, row.std_a, row.norm_a) if side == "a" else (row.entropy_b, row.std_b, row.norm_b)
-    )
-    return 0.3 * entropy + 0.2 * std + 0.002 * min(norm, 100.0)
 
 
 def _mean_ratio(ratio: Mapping[str, float], parts: Iterable["Part"]) -> float:

@@ -60,6 +60,8 @@ class Scan:
     """half -> measure -> probe -> [n, L], NaN where a layer has no such half; empty unless it was asked for."""
     halves_note: str = ""
     """Which layers have no such half, in words."""
+    centroids: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """probe -> [L, H] each layer's output, mean over the probe's tokens; empty in older scans."""
 
     @property
     def has_halves(self) -> bool:
@@ -176,6 +178,8 @@ class Scan:
         for probe in self.probes:
             arrays[f"lengths/{probe}"] = self.lengths[probe]
             arrays[f"nll/{probe}"] = self.nll[probe]
+            if probe in self.centroids:
+                arrays[f"centroid/{probe}"] = self.centroids[probe]
             for measure in MEASURES:
                 arrays[f"per_text/{measure}/{probe}"] = self.per_text[measure][probe]
             if self.moe_layers:
@@ -216,6 +220,7 @@ class Scan:
                 router={p: _router_of(arrays, p) for p in probes} if moe else {},
                 halves=_halves_of(arrays, probes),
                 halves_note=words.get("halves_note", ""),
+                centroids={p: arrays[f"centroid/{p}"] for p in probes if f"centroid/{p}" in arrays},
             )
         except KeyError as error:
             raise LabError(f"{folder} is a scan without {error}; delete it and scan again") from error
@@ -240,6 +245,7 @@ def merged(scans: Sequence[Scan]) -> Scan:
         router={p: v for scan in scans for p, v in scan.router.items()},
         halves=_merged_halves(scans),
         halves_note=next((scan.halves_note for scan in scans if scan.halves_note), ""),
+        centroids={p: v for scan in scans for p, v in scan.centroids.items()},
     )
 
 

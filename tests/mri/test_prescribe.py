@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from made_scans import LAYERS, PROBES, TEXTS, made_anatomy, made_contrast, made_scan, with_dead
 
 from darwin_lab.errors import LabError
+from darwin_lab.genome.layouts import layout_for
 from darwin_lab.merging.prescription import Prescription
+from darwin_lab.mri.genes import prescription_genes
 from darwin_lab.mri.prescribe import gains, layer_blocks, prescribe
 from darwin_lab.mri.static import StaticProfile, StaticRow
 
@@ -110,6 +112,56 @@ def test_the_card_says_half_for_identical_parents_and_that_it_carries_no_signal(
     assert not found.signal
     assert "0.5000" in found.note
     assert "carries no signal" in found.note
+
+
+def test_the_v5_card_follows_its_formula_and_reads_no_text():
+    found = prescribe(FATHER, MOTHER, ANATOMY, mode="card_v5", static=made_static(entropy_b=2.0))
+    father, mother = (0.5 * entropy + 0.3 * 0.1 + 0.002 * 10.0 for entropy in (5.0, 2.0))
+    assert set(found.ratio.values()) == {round(mother / (father + mother), 6)}
+    assert not found.signal
+    assert prescribe(MOTHER, FATHER, ANATOMY, mode="card_v5", static=made_static(entropy_b=2.0)).ratio == found.ratio
+    assert prescription_genes(found, layout_for("v6", LAYERS), ANATOMY, MOTHER)[0]["mri_trust"] == 0.7
+
+
+@pytest.mark.parametrize("probe", ["REASONING", "skills"])
+def test_the_papers_formula_sets_reasoning_against_neutral_text(probe):
+    def called(name):
+        return "REASONING" if name == "MATH" else name
+
+    def renamed(values):
+        return {called(name): value for name, value in values.items()}
+
+    def conditioned(scan, angle):
+        """Every layer's mean output at `angle` between the named probe and neutral text, at none for CODE."""
+        centroids = {name: np.tile([1.0, 0.0], (LAYERS, 1)).astype(np.float32) for name in PROBES}
+        centroids["MATH"] = np.tile([np.cos(angle), np.sin(angle)], (LAYERS, 1)).astype(np.float32)
+        if probe != "REASONING":
+            return replace(scan, centroids=centroids)
+        by_probe = {name: getattr(scan, name) for name in ("lengths", "nll", "counts", "router")}
+        by_probe = {**by_probe, "centroids": centroids}
+        return replace(
+            scan,
+            probes=tuple(map(called, PROBES)),
+            per_text={measure: renamed(values) for measure, values in scan.per_text.items()},
+            **{name: renamed(values) for name, values in by_probe.items()},
+        )
+
+    father, mother = conditioned(FATHER, 0.3), conditioned(MOTHER, 1.2)
+    found = prescribe(father, mother, ANATOMY, mode="paper", static=made_static())
+    static, share = 0.3 * 5.0 + 0.2 * 0.1 + 0.002 * 10.0, 1.0 if probe == "REASONING" else 0.5
+    a, b = (0.5 * static + 0.5 * share * (1 - np.cos(angle)) for angle in (0.3, 1.2))
+    assert found.ratio["model.layers.1.mlp.gate.weight"] == pytest.approx(b / (a + b), abs=1e-6)
+    assert found.ratio["model.embed_tokens.weight"] == 0.5
+    assert found.signal and found.note.startswith("the paper's ratio lies in 0.5000")
+
+
+def test_the_papers_formula_names_what_a_scan_lacks_for_it():
+    static = made_static()
+    with pytest.raises(LabError, match="father holds no mean activations of MATH; scan it again"):
+        prescribe(FATHER, MOTHER, ANATOMY, mode="paper", static=static)
+    few = [replace(scan, probes=("MATH", "CODE")) for scan in (FATHER, MOTHER)]
+    with pytest.raises(LabError, match="needs a NEUTRAL probe"):
+        prescribe(*few, ANATOMY, mode="paper", static=static)
 
 
 def test_the_card_follows_its_formula():

@@ -10,7 +10,7 @@ from darwin_lab.mri import scan as scanning
 from darwin_lab.mri.contrast import Contrast, contrast
 from darwin_lab.mri.prescribe import advantage, prescribe
 from darwin_lab.mri.probes import ProbeSet
-from darwin_lab.mri.record import MEASURES
+from darwin_lab.mri.record import MEASURES, Scan
 from darwin_lab.mri.scan import scan_model
 from darwin_lab.progress import silent
 
@@ -84,6 +84,26 @@ def test_influence_is_the_distance_between_a_layers_input_and_output(pair):
         hook.remove()
     expected = [float((1 - torch.cosine_similarity(a, b, dim=-1)).mean()) for a, b in streams]
     assert found.per_text["influence"]["MATH"][0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_centroid_is_the_mean_of_a_layers_output_over_the_real_tokens_of_a_probe(pair, tmp_path):
+    father, _, resident, _ = pair
+    found = scan_model(resident, father, PROBES)
+    for probe, texts in PROBES.texts.items():
+        streams = []
+        hooks = [
+            layer.register_forward_hook(lambda m, args, out, at=at, kept=streams: kept.append((at, out[0].double())))
+            for at, layer in enumerate(resident.decoder_layers)
+        ]
+        for text in texts:
+            hidden_and_loss(resident, resident.tokenizer(text)["input_ids"])
+        for hook in hooks:
+            hook.remove()
+        for layer in range(found.layers):
+            expected = torch.cat([states for at, states in streams if at == layer]).mean(0)
+            assert found.centroids[probe][layer] == pytest.approx(expected.numpy(), abs=1e-5)
+    kept = Scan.load(found.save(tmp_path / "scan"))
+    assert all(np.array_equal(kept.centroids[probe], found.centroids[probe]) for probe in found.probes)
 
 
 def test_experts_are_counted_per_text_and_padding_is_not(pair):

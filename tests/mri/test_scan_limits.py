@@ -35,6 +35,7 @@ def alike(one: Scan, other: Scan) -> None:
         assert np.array_equal(one.counts[probe], other.counts[probe])
         for measure in MEASURES:
             assert one.per_text[measure][probe] == pytest.approx(other.per_text[measure][probe], abs=2e-5)
+        assert one.centroids[probe] == pytest.approx(other.centroids[probe], abs=1e-5)
         for name, values in one.router[probe].items():
             assert values == pytest.approx(other.router[probe][name], rel=1e-4, abs=1e-5)
 

@@ -37,6 +37,7 @@ def same(one, other):
     assert one.probes == other.probes
     for probe in one.probes:
         assert np.array_equal(one.nll[probe], other.nll[probe])
+        assert one.centroids[probe] == pytest.approx(other.centroids[probe], abs=1e-6)
         for measure in one.per_text:
             assert np.array_equal(one.per_text[measure][probe], other.per_text[measure][probe])
         if one.moe_layers:

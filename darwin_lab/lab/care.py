@@ -16,6 +16,7 @@ from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome
 from darwin_lab.lab import recipes, scanning
+from darwin_lab.lab.memory import FLOAT32
 from darwin_lab.lab.pairs import Pair, lasting_ref
 from darwin_lab.lab.store import kept_json
 from darwin_lab.lab.workbench import Workbench
@@ -57,27 +58,30 @@ class Care:
         if genome is None:
             raise LabError("father, mother and the plain blend have no genome to mend; load the preset Plain blend")
 
-        def work(tick: Tick) -> dict[str, Any]:
-            return self._mend(pair, genome, recipe.hash, thresholds, tick)
+        dtype = self._bench.dtype(pair)
 
-        key = f"mend:{pair.key}:{recipe.hash}"
+        def work(tick: Tick) -> dict[str, Any]:
+            return self._mend(pair, genome, recipe.hash, thresholds, dtype, tick)
+
+        key = f"mend:{pair.key}:{recipe.hash}:{dtype}"
         return self._bench.jobs.submit("mend", f"Mending of child {recipe.hash}", work, key=key, interactive=True)
 
     def mending(self, pair: Pair, recipe_hash: str) -> "Mending | None":
         """The newest mending of a child with both checks beside each other, or None."""
         from darwin_lab.mri.mending import Mending, mends_from_json, nll_changes
 
+        dtype = self._bench.dtype(pair)
         row = self._bench.store.recipe_row(pair.key, recipe_hash)
-        kept = _whole(kept_json(self._file(pair, row["fingerprint"]))) if row else None
+        kept = _whole(kept_json(self._file(pair, row["fingerprint"], dtype))) if row else None
         if row is None or kept is None:
             return None
-        before = scanning.health_of(self._bench, pair, row["fingerprint"], kept["thresholds"])
+        before = scanning.health_of(self._bench, pair, row["fingerprint"], kept["thresholds"], dtype)
         mended = self._bench.store.recipe_row(pair.key, kept["mended"]) if kept["mended"] else None
         after: Health | None = None
         changes: tuple[NllChange, ...] = ()
         if mended is not None:
-            after = scanning.health_of(self._bench, pair, mended["fingerprint"], kept["thresholds"])
-            scans = [scanning.whole(self._bench, pair, one["fingerprint"]) for one in (row, mended)]
+            after = scanning.health_of(self._bench, pair, mended["fingerprint"], kept["thresholds"], dtype)
+            scans = [scanning.whole(self._bench, pair, one["fingerprint"], dtype) for one in (row, mended)]
             if scans[0] is not None and scans[1] is not None:
                 changes = nll_changes(scans[0], scans[1])
         if before is None or (kept["mended"] and after is None):
@@ -86,7 +90,7 @@ class Care:
         return Mending(recipe_hash, kept["mended"], kept["genome"], layers, before, after, changes)
 
     def _mend(
-        self, pair: Pair, genome: Genome, recipe_hash: str, thresholds: Mapping[str, float], tick: Tick
+        self, pair: Pair, genome: Genome, recipe_hash: str, thresholds: Mapping[str, float], dtype: str, tick: Tick
     ) -> dict[str, Any]:
         from darwin_lab.mri.mending import mend, mends_to_json
 
@@ -98,23 +102,23 @@ class Care:
             return bench.child(pair, pair.recipe(moved, advice))
 
         child = pinned({})
-        scanning.beside_parents(bench, pair, child, part(tick, 0.0, _CHECK), f"child {recipe_hash}")
-        health = scanning.health_of(bench, pair, child.fingerprint, thresholds)
-        parents = [scanning.whole(bench, pair, print_) for print_ in scanning.parents_prints(bench, pair)]
+        scanning.beside_parents(bench, pair, child, part(tick, 0.0, _CHECK), f"child {recipe_hash}", dtype)
+        health = scanning.health_of(bench, pair, child.fingerprint, thresholds, dtype)
+        parents = [scanning.whole(bench, pair, print_, dtype) for print_ in scanning.parents_prints(bench, pair)]
         if health is None or parents[0] is None or parents[1] is None:
             raise LabError("the scans of this child and its parents are gone; check its health again")
         if not health.advice:
             raise LabError("no layer of this child is flagged; there is nothing to mend")
         ratios = {layer: share for layer, share in enumerate(child.recipe.layer_ratios()) if share is not None}
         layers = mend(
-            bench.resident(pair, child), pinned, ratios, health.advice, pair.probes, (parents[0], parents[1]),
-            health.thresholds, part(tick, _CHECK, _MEND),
+            bench.resident(pair, child, dtype=dtype), pinned, ratios, health.advice, pair.probes,
+            (parents[0], parents[1]), health.thresholds, part(tick, _CHECK, _MEND),
         )  # fmt: skip
         pins = {one.layer: one.after for one in layers if one.after is not None}
         new = recipes.recipe(bench, pair, replace(genome, pinned={**genome.pinned, **pins})) if pins else None
         if new is not None:
             scanning.beside_parents(
-                bench, pair, bench.child(pair, new), part(tick, _MEND, 1.0), f"mended child {new.hash}"
+                bench, pair, bench.child(pair, new), part(tick, _MEND, 1.0), f"mended child {new.hash}", dtype
             )
         found = {
             "mended": new.hash if new else None,
@@ -122,7 +126,7 @@ class Care:
             "thresholds": dict(thresholds),
             "layers": mends_to_json(layers),
         }
-        self._bench.store.keep_text(self._file(pair, child.fingerprint), json.dumps(found))
+        self._bench.store.keep_text(self._file(pair, child.fingerprint, dtype), json.dumps(found))
         return {"recipe_hash": recipe_hash, "mended": found["mended"]}
 
     # ------------------------------------------------------------------------------------------------ other models
@@ -137,15 +141,17 @@ class Care:
         if Path(ref).expanduser().is_dir():
             self._opened(pair, ref)
 
+        dtype = self._bench.dtype(pair)
+
         def work(tick: Tick) -> dict[str, Any]:
             model = self._opened(pair, ref)
             fingerprint = model.read_through(part(tick, 0.0, 0.1))
-            scanning.beside_parents(self._bench, pair, model, part(tick, 0.1, 1.0), model.name)
+            scanning.beside_parents(self._bench, pair, model, part(tick, 0.1, 1.0), model.name, dtype)
             note = {"name": model.name, "fingerprint": fingerprint}
             self._bench.store.put_note("checked", pair.key, kept_ref, note)
             return {"ref": kept_ref, **note}
 
-        key = f"health:{pair.key}:{kept_ref}"
+        key = f"health:{pair.key}:{kept_ref}:{dtype}"
         return self._bench.jobs.submit("health", f"Health of {Path(ref).name}", work, key=key, interactive=True)
 
     def check(self, pair: Pair, ref: str | Path, **thresholds: float) -> "Health | None":
@@ -165,8 +171,9 @@ class Care:
 
     # ------------------------------------------------------------------------------------------------ where it lies
 
-    def _file(self, pair: Pair, fingerprint: str) -> Path:
-        return self._bench.store.folder("mendings", fingerprint, pair.probes.hash).with_suffix(".json")
+    def _file(self, pair: Pair, fingerprint: str, dtype: str) -> Path:
+        computed = [] if dtype == FLOAT32 else [dtype]
+        return self._bench.store.folder("mendings", fingerprint, pair.probes.hash, *computed).with_suffix(".json")
 
 
 def _whole(kept: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -142,18 +142,30 @@ class Lab:
         """Queue what is missing of the MRI: father, mother, contrast, static profile. Ids of the jobs, in order.
 
         Nothing is done twice: parts that are in the store are left out (all of them when the list is empty), parts
-        under way return the same job. `again` deletes the stored parts first. With `halves` attention and FFN of each
-        layer are left out by themselves too, which takes about three times as long.
+        under way return the same job. `again` deletes the stored parts (of the chosen dtype) first. With `halves`
+        attention and FFN of each layer are left out by themselves too, which takes about three times as long.
         """
         return scanning.request(self.bench, pair, again=again, halves=halves)
 
     def memory(self, pair: Pair) -> MemoryChoice:
-        """How models of this pair are held: whole, or streamed a layer at a time where they do not fit."""
-        return self.bench.memory(pair)
+        """How models of this pair are held in a scan: whole, or streamed a layer at a time where they do not fit."""
+        return self.bench.memory(pair, dtype=self.bench.dtype(pair))
 
     def set_memory(self, pair: Pair, way: str) -> MemoryChoice:
         """Stream models of these parents "always", "never" or by free memory ("auto"), from now on."""
         return self.bench.set_memory(pair, way)
+
+    def dtype(self, pair: Pair) -> str:
+        """The numbers these parents are scanned in, "float32" unless another was chosen; see `set_dtype`."""
+        return self.bench.dtype(pair)
+
+    def set_dtype(self, pair: Pair, dtype: str) -> MemoryChoice:
+        """Scan these parents and their children in "float32" or "bfloat16" from now on.
+
+        It holds for scans, layer swaps, loops and health. Each dtype is a measurement of its own: what was measured in
+        the other stays and is found again. Scores and evolutions are computed in float32 whatever is chosen.
+        """
+        return self.bench.set_dtype(pair, dtype)
 
     def with_probes(self, pair: Pair, source: str | Path | None) -> Pair:
         """The pair with other probes: those of a JSONL file (a `Path`), or pasted text (JSONL or `LABEL: text` lines).

@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 _WHO = ("child", "father", "mother")
 
 
-def counted(bench: Workbench, pair: Pair, *fingerprints: str | None) -> "dict[str, Loops] | None":
-    """What was counted of child, father and mother, named so; None unless all three were."""
-    found = [None if one is None else _kept(bench, pair, one) for one in fingerprints]
+def counted(bench: Workbench, pair: Pair, *fingerprints: str | None, dtype: str) -> "dict[str, Loops] | None":
+    """What was counted of child, father and mother in `dtype`, named so; None unless all three were."""
+    found = [None if one is None else _kept(bench, pair, one, dtype) for one in fingerprints]
     rows = {who: one for who, one in zip(_WHO, found, strict=True) if one is not None}
     return rows if len(rows) == len(_WHO) and len({len(one.looping) for one in rows.values()}) == 1 else None
 
 
-def count(bench: Workbench, pair: Pair, source: "Source", tick: Tick) -> None:
-    """Count the loops of `source`, unless that was done, or the models of this pair are streamed."""
+def count(bench: Workbench, pair: Pair, source: "Source", tick: Tick, dtype: str) -> None:
+    """Count the loops of `source` in `dtype`, unless that was done, or the models of this pair are streamed."""
     from darwin_lab.mri.writing import count_loops
 
-    if bench.memory(pair).streamed or _kept(bench, pair, source.fingerprint) is not None:
+    if bench.memory(pair, dtype=dtype).streamed or _kept(bench, pair, source.fingerprint, dtype) is not None:
         return
-    found = count_loops(bench.resident(pair, source), source, pair.probes, tick)
+    found = count_loops(bench.resident(pair, source, dtype=dtype), source, pair.probes, tick)
     if found is not None:
-        bench.store.keep_text(loops_file(bench, pair, source.fingerprint), json.dumps(found.to_json()))
+        bench.store.keep_text(loops_file(bench, pair, source.fingerprint, dtype), json.dumps(found.to_json()))
 
 
-def _kept(bench: Workbench, pair: Pair, fingerprint: str) -> "Loops | None":
+def _kept(bench: Workbench, pair: Pair, fingerprint: str, dtype: str) -> "Loops | None":
     from darwin_lab.mri.loops import Loops
 
     try:
-        return Loops.from_json(kept_json(loops_file(bench, pair, fingerprint)) or {})
+        return Loops.from_json(kept_json(loops_file(bench, pair, fingerprint, dtype)) or {})
     except LabError:
         return None

@@ -143,9 +143,10 @@ def _run(bench: Workbench, pair: Pair, run_id: str, settings: EvolutionSettings,
         advice = recipes.find(bench, pair, row["prescription"])
     elif _uses_advice(layout, settings):
         journal.phase("scan")
-        scanning.ensure(bench, pair, part(tick, 0.0, _SCAN_SHARE))
+        dtype = bench.dtype(pair)
+        scanning.ensure(bench, pair, part(tick, 0.0, _SCAN_SHARE), dtype)
         tick = part(tick, _SCAN_SHARE, 1.0)
-        advice = scanning.prescription(bench, pair, settings.prescription)
+        advice = scanning.prescription(bench, pair, settings.prescription, dtype)
         if advice is not None:
             recipes.keep(bench, advice)
             bench.store.update_run(run_id, prescription=advice.hash)

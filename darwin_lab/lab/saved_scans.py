@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from darwin_lab.errors import LabError
 from darwin_lab.lab import scanning
+from darwin_lab.lab.memory import FLOAT32
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.shared_files import pack, unpack
 from darwin_lab.lab.workbench import Workbench
@@ -50,6 +51,7 @@ class SavedScan:
     tokens: int
     layers: int
     halves: bool
+    dtype: str = FLOAT32
 
 
 class SavedScans:
@@ -159,7 +161,7 @@ class SavedScans:
             raise LabError(f"{MOST_KEPT} scans are kept already; delete one first")
         about = SavedScan(
             self._bench.store.new_id(), name, time.time(), scan.model, scan.fingerprint, scan.probes,
-            sum(scan.tokens.values()), scan.layers, scan.has_halves,
+            sum(scan.tokens.values()), scan.layers, scan.has_halves, scan.dtype,
         )  # fmt: skip
         partial = self._home / f".{about.id}.partial"
         try:
@@ -234,6 +236,8 @@ def _require_comparable(one: "tuple[str, Scan]", other: "tuple[str, Scan]") -> N
             raise LabError(f"{a} has {mine} {what}, {b} has {theirs}: cells would not mean the same; choose another")
     if first.probes_hash != second.probes_hash:
         raise LabError(f"{a} and {b} read different probe texts, so nothing pairs; scan both with the same probes")
+    if first.dtype != second.dtype:
+        raise LabError(f"{a} was scanned in {first.dtype}, {b} in {second.dtype}; scan both in the same numbers")
     if first.settings != second.settings:
         raise LabError(f"{a} and {b} were measured with different settings; scan both again")
 

@@ -1,6 +1,7 @@
 """Where each part of an MRI lies in the store: a folder named by what it depends on.
 
-Takes pairs, gives folders and what can be read from them. Measures nothing and writes nothing.
+Takes pairs, gives folders and what can be read from them. A job names the dtype it was asked for; without one it is the
+dtype now chosen for the parents. Measures nothing and writes nothing.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darwin_lab.errors import LabError
+from darwin_lab.lab.memory import in_torch
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.recipe import uniform_recipe
@@ -59,33 +61,37 @@ def _basis(pair: Pair, settings: Mapping[str, Any]) -> tuple[str, str]:
     return pair.probes.hash, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def scan_folder(bench: Workbench, pair: Pair, fingerprint: str) -> Path:
+def scan_folder(bench: Workbench, pair: Pair, fingerprint: str, dtype: str | None = None) -> Path:
     """The folder of the scan of the model with this fingerprint, whole or partial."""
     from darwin_lab.mri.scan import scan_settings
 
-    return bench.store.folder("scans", fingerprint, *_basis(pair, scan_settings()))
+    settings = scan_settings(dtype=in_torch(dtype or bench.dtype(pair)))
+    return bench.store.folder("scans", fingerprint, *_basis(pair, settings))
 
 
-def sweep_folder(bench: Workbench, pair: Pair, fingerprint: str) -> Path:
+def sweep_folder(bench: Workbench, pair: Pair, fingerprint: str, dtype: str | None = None) -> Path:
     """Where a streamed scan under way keeps itself."""
     from darwin_lab.mri.scan import scan_settings
 
-    return bench.store.folder("sweeps", fingerprint, *_basis(pair, scan_settings()))
+    settings = scan_settings(dtype=in_torch(dtype or bench.dtype(pair)))
+    return bench.store.folder("sweeps", fingerprint, *_basis(pair, settings))
 
 
-def contrast_folder(bench: Workbench, pair: Pair) -> Path:
+def contrast_folder(bench: Workbench, pair: Pair, dtype: str | None = None) -> Path:
     """The folder of the contrast of the parents."""
     from darwin_lab.mri.contrast import contrast_settings
 
     parents = pair.father.fingerprint, parent(pair, "mother").fingerprint
-    return bench.store.folder("contrasts", *parents, *_basis(pair, contrast_settings()))
+    settings = contrast_settings(dtype=in_torch(dtype or bench.dtype(pair)))
+    return bench.store.folder("contrasts", *parents, *_basis(pair, settings))
 
 
-def loops_file(bench: Workbench, pair: Pair, fingerprint: str) -> Path:
+def loops_file(bench: Workbench, pair: Pair, fingerprint: str, dtype: str | None = None) -> Path:
     """The file of how often the model with this fingerprint falls into a loop."""
     from darwin_lab.mri.loops import loop_settings
 
-    return bench.store.folder("loops", fingerprint, *_basis(pair, loop_settings())).with_suffix(".json")
+    settings = loop_settings(dtype or bench.dtype(pair))
+    return bench.store.folder("loops", fingerprint, *_basis(pair, settings)).with_suffix(".json")
 
 
 def static_file(bench: Workbench, pair: Pair) -> Path:
@@ -95,11 +101,11 @@ def static_file(bench: Workbench, pair: Pair) -> Path:
     return bench.store.folder("profiles", *parents, *matched).with_suffix(".json")
 
 
-def folders(bench: Workbench, pair: Pair) -> list[Path]:
-    """Every folder of the pair's MRI, and of scans of it under way."""
+def folders(bench: Workbench, pair: Pair, dtype: str) -> list[Path]:
+    """Every folder of the pair's MRI in this dtype, and of scans of it under way."""
     prints = [parent(pair, who).fingerprint for who in ("father", "mother")]
-    of_parents = [place(bench, pair, print_) for place in (scan_folder, sweep_folder) for print_ in prints]
-    return [*of_parents, contrast_folder(bench, pair)]
+    of_parents = [place(bench, pair, print_, dtype) for place in (scan_folder, sweep_folder) for print_ in prints]
+    return [*of_parents, contrast_folder(bench, pair, dtype)]
 
 
 def loaded(bench: Workbench, folder: Path, name: str, load: Callable[[Path], Any]) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darwin_lab.lab.memory import in_torch
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.scan_places import sweep_folder
 from darwin_lab.lab.workbench import Workbench
@@ -35,9 +36,10 @@ def streamed_scan(
     tick: Tick,
     on_probe: "Callable[[Scan], None]",
     *,
+    dtype: str,
     halves: bool,
 ) -> None:
-    """Scan `source` on the probes `todo`, a layer at a time, and take up what an equal scan left.
+    """Scan `source` on the probes `todo` in `dtype`, a layer at a time, and take up what an equal scan left.
 
     Interactive jobs are let in between layers. Raises as `scan_model` does.
     """
@@ -46,10 +48,11 @@ def streamed_scan(
     from darwin_lab.mri.keeper import Keeper
     from darwin_lab.mri.scan import room_for, scan_model, scan_settings
 
-    folder = sweep_folder(bench, pair, source.fingerprint)
-    resident = bench.resident(pair, source, place)
+    folder = sweep_folder(bench, pair, source.fingerprint, dtype)
+    resident = bench.resident(pair, source, place, dtype=dtype)
+    settings = scan_settings(dtype=in_torch(dtype))
     basis: dict[str, Any] = {
-        "fingerprint": source.fingerprint, "probes": pair.probes.hash, "settings": scan_settings(), "halves": halves,
+        "fingerprint": source.fingerprint, "probes": pair.probes.hash, "settings": settings, "halves": halves,
     }  # fmt: skip
     texts = {name: pair.probes.texts[name] for name in todo}
     names, room = _taken_up(folder, basis, todo, resident) or (list(todo), room_for(resident, texts, halves=halves))

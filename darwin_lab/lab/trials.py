@@ -46,16 +46,18 @@ class Trials:
         for split in ("selection", "report"):
             pair.items(split)
 
+        dtype = self._bench.dtype(pair)
+
         def work(tick: Tick) -> dict[str, Any]:
-            scanning.ensure(self._bench, pair, part(tick, 0.0, _SCAN_SHARE))
-            trial = self._run(pair, draws, seed, part(tick, _SCAN_SHARE, 1.0))
+            scanning.ensure(self._bench, pair, part(tick, 0.0, _SCAN_SHARE), dtype)
+            trial = self._run(pair, draws, seed, dtype, part(tick, _SCAN_SHARE, 1.0))
             name = _trial_name(draws, seed)
             if self._kept(pair, name) != trial:
                 self._bench.store.put_report(pair.key, name, trial.to_json())
             self._bench.store.put_note("trial", pair.key, "newest", name)
             return {"sentence": trial.sentence}
 
-        key = f"trial:{pair.key}:{draws}:{seed}"
+        key = f"trial:{pair.key}:{draws}:{seed}:{dtype}"
         return self._bench.jobs.submit("trial", "Trial of the prescription", work, key=key)
 
     def trial(self, pair: Pair) -> "Trial | None":
@@ -138,11 +140,11 @@ class Trials:
         found = self._bench.store.report(pair.key, name)
         return None if found is None else Trial.from_json(found)
 
-    def _run(self, pair: Pair, draws: int, seed: int, tick: Tick) -> "Trial":
+    def _run(self, pair: Pair, draws: int, seed: int, dtype: str, tick: Tick) -> "Trial":
         from darwin_lab.evolution.trial import probe_draws, run_trial
 
-        father, mother = (scanning.newest(self._bench, pair, who) for who in ("father", "mother"))
-        swaps = scanning.contrast(self._bench, pair)
+        father, mother = (scanning.newest(self._bench, pair, who, dtype) for who in ("father", "mother"))
+        swaps = scanning.contrast(self._bench, pair, dtype)
         if father is None or mother is None or swaps is None:
             raise LabError("the scans of this pair are gone; scan it again")
         tick(0.0, "drawing probe texts")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from darwin_lab.checkpoint.checkpoint import learn_digests
 from darwin_lab.errors import Cancelled, LabError
 from darwin_lab.lab.jobs import Jobs
-from darwin_lab.lab.memory import AUTO, WAYS, MemoryChoice, choose
+from darwin_lab.lab.memory import AUTO, DTYPES, FLOAT32, WAYS, MemoryChoice, choose, in_torch
 from darwin_lab.lab.pairs import Pair, bytes_to_read, reopen
 from darwin_lab.lab.store import Store
 from darwin_lab.merging.recipe import Recipe
@@ -42,9 +42,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """A model at its place: the father's fingerprint, and the bytes its weights take all the time."""
+    """A model at its place: the father's fingerprint with the dtype, and the bytes its weights take all the time."""
 
-    kind: str
+    kind: tuple[str, str]
     resident: "Resident"
     weights: int
 
@@ -111,53 +111,66 @@ class Workbench:
         pair.require_mergeable()
         return Child(pair.father, pair.mother, recipe, pair.ancestor)
 
-    def memory(self, pair: Pair, models: int = 1) -> MemoryChoice:
+    def memory(self, pair: Pair, models: int = 1, dtype: str = FLOAT32) -> MemoryChoice:
         """Whether `models` models of this pair at once are held in memory or streamed, as chosen and as is free."""
         way = self.store.notes("memory", _parents(pair)).get("way", AUTO)
         held = sum(held.weights for held in list(self._held.values()))
-        return choose(pair, way, self.device, models, held, small=self._is_small(pair))
+        return choose(pair, way, self.device, models, held, dtype=dtype, small=self._is_small(pair))
 
     def set_memory(self, pair: Pair, way: str) -> MemoryChoice:
         """Keep the way for these parents, whatever they are measured with. LabError for an unknown one."""
         if way not in WAYS:
             raise LabError(f"unknown way to hold a model {way!r}; choose {', '.join(WAYS)}")
         self.store.put_note("memory", _parents(pair), "way", way)
-        return self.memory(pair)
+        return self.memory(pair, dtype=self.dtype(pair))
+
+    def dtype(self, pair: Pair) -> str:
+        """The numbers scans of these parents are computed in, as chosen; all else is computed in float32."""
+        return str(self.store.notes("memory", _parents(pair)).get("dtype", FLOAT32))
+
+    def set_dtype(self, pair: Pair, dtype: str) -> MemoryChoice:
+        """Keep the dtype for these parents, whatever they are measured with. LabError for an unknown one."""
+        if dtype not in DTYPES:
+            raise LabError(f"unknown numbers to scan in {dtype!r}; choose {' or '.join(DTYPES)}")
+        self.store.put_note("memory", _parents(pair), "dtype", dtype)
+        return self.memory(pair, dtype=dtype)
 
     def threads(self, pair: Pair) -> int:
         """Threads of one lane's arithmetic. All scores of a run are made with one setting, which it records."""
         return self._threads or (1 if self._is_small(pair) else self.cpus)
 
-    def lanes(self, pair: Pair) -> int:
+    def lanes(self, pair: Pair, dtype: str = FLOAT32) -> int:
         """How many models are worked on side by side: one where they are streamed."""
-        if not self._is_small(pair) or self.memory(pair).streamed:
+        if not self._is_small(pair) or self.memory(pair, dtype=dtype).streamed:
             return 1
         return max(1, min(MOST_LANES, self.cpus // self.threads(pair)))
 
-    def prepare(self, pair: Pair, source: "Source", lanes: int, *suffixes: str) -> None:
+    def prepare(self, pair: Pair, source: "Source", lanes: int, *suffixes: str, dtype: str = FLOAT32) -> None:
         """Load what `lanes` lanes will need, before they start: transformers cannot load two models at once."""
         for lane in range(lanes):
             for suffix in ("", *suffixes):
-                self._hold(pair, source, f"lane {lane}{suffix}", 1 + len(suffixes))
+                self._hold(pair, source, f"lane {lane}{suffix}", 1 + len(suffixes), dtype)
 
-    def resident(self, pair: Pair, source: "Source", place: str = "lane 0", *, models: int = 1) -> "Resident":
+    def resident(
+        self, pair: Pair, source: "Source", place: str = "lane 0", *, models: int = 1, dtype: str = FLOAT32
+    ) -> "Resident":
         """A model in memory, or streamed, that is `source` now. Every `place` holds one of its own; `release_all` frees
-        them. `models` is how many of this pair are used at once.
+        them, and a model of another dtype takes its place. `models` is how many of this pair are used at once.
 
         Only for the worker and its lanes: the weights stay what they are until the next call for the same place.
         """
-        resident = self._hold(pair, source, place, models)
+        resident = self._hold(pair, source, place, models, dtype)
         resident.become(source)
         return resident
 
-    def _hold(self, pair: Pair, source: "Source", place: str, models: int) -> "Resident":
+    def _hold(self, pair: Pair, source: "Source", place: str, models: int, dtype: str) -> "Resident":
         import torch
 
         from darwin_lab.engine.streamed import Memory, load_model
 
         if torch.get_num_threads() != self.threads(pair):
             torch.set_num_threads(self.threads(pair))
-        kind, wanted = pair.father.fingerprint, self.memory(pair, models)
+        kind, wanted = (pair.father.fingerprint, dtype), self.memory(pair, models, dtype)
         held = self._held.get(place)
         if held is not None and held.kind == kind:
             stays = models == 1 and wanted.way == AUTO and not held.resident.streamed
@@ -166,7 +179,7 @@ class Workbench:
         del held
         self._held.pop(place, None)
         room = Memory(wanted.needed, wanted.free // models, wanted.streamed)
-        resident = load_model(source, room, self.device)
+        resident = load_model(source, room, self.device, in_torch(dtype))
         weights = 0 if wanted.streamed else sum(tensor.nbytes for tensor in resident.model.parameters())
         self._held[place] = _Held(kind, resident, weights)
         return resident

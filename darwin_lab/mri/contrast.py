@@ -20,7 +20,7 @@ from darwin_lab.engine.sweep import Front, exchange, finish, start_sweep
 from darwin_lab.errors import LabError
 from darwin_lab.mri.measures import Batch, encode_texts, group_batches, in_halves, next_token_losses
 from darwin_lab.mri.probes import ProbeSet
-from darwin_lab.mri.saved import read_folder, same_measurement, write_folder
+from darwin_lab.mri.saved import dtype_of, read_folder, same_measurement, write_folder
 from darwin_lab.mri.scan import batch_tokens, scan_settings
 from darwin_lab.progress import Tick, part, silent
 from darwin_lab.statistics.bootstrap import bootstrap_mean
@@ -30,9 +30,11 @@ CONTRAST_TEXTS = 24
 """Texts of a probe that are read with swapped layers."""
 
 
-def contrast_settings(max_tokens: int = 512, max_texts: int = CONTRAST_TEXTS) -> dict[str, Any]:
+def contrast_settings(
+    max_tokens: int = 512, max_texts: int = CONTRAST_TEXTS, dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
     """The settings that decide a contrast's numbers: part of its key."""
-    return {**scan_settings(max_tokens), "max_texts": max_texts}
+    return {**scan_settings(max_tokens, dtype), "max_texts": max_texts}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,11 @@ class Contrast:
     """probe -> [n] real tokens of each text."""
     gain: dict[str, NDArray[np.float32]]
     """probe -> [n, L] nats a token, > 0 where the mother's layer is better."""
+
+    @property
+    def dtype(self) -> str:
+        """The numbers it was computed in."""
+        return dtype_of(self.settings)
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -142,12 +149,14 @@ def contrast(
 
     Both must already carry the parents; streamed, each holds one layer and reads its weights once for both directions.
     Of every probe the first `max_texts` texts are read (a swap in both directions costs two scans). `on_probe` gets
-    the partial contrast after each probe. Raises `LabError` for parents with different layers or tokens, unusable
-    texts, and losses that are not finite.
+    the partial contrast after each probe. Raises `LabError` for parents with different layers, dtypes or tokens,
+    unusable texts, and losses that are not finite.
     Source: methods, section 2, "Contrastive".
     """
     if resident_a.layers != resident_b.layers:
         raise LabError(f"father has {resident_a.layers} layers, mother {resident_b.layers}; swaps need equal depth")
+    if resident_a.dtype != resident_b.dtype:
+        raise LabError(f"father is held in {resident_a.dtype}, mother in {resident_b.dtype}; load both in one dtype")
     if not probes.texts:
         raise LabError("no probe to contrast the parents on; give a probes file with at least one line")
     models = resident_a, resident_b
@@ -174,7 +183,7 @@ def contrast(
                 mother=names[1],
                 fingerprints=(resident_a.fingerprint, resident_b.fingerprint),
                 probes_hash=probes.hash,
-                settings=contrast_settings(max_tokens, max_texts),
+                settings=contrast_settings(max_tokens, max_texts, resident_a.dtype),
                 layers=resident_a.layers,
                 probes=(name,),
                 lengths={name: np.asarray(list(map(len, rows)), dtype=np.int32)},

@@ -64,6 +64,7 @@ def check_health(
         thresholds=limits,
         moe=moe_health(child, father, mother, expert_order),
         loops=repeated,
+        dtype=child.dtype,
     )
 
 

@@ -107,7 +107,7 @@ class Advice:
 
 @dataclass(frozen=True, eq=False)
 class Health:
-    """The result. `layer_importance[who]` is [L], weighted over the skills; `rows` hold every layer x probe."""
+    """Of scans in `dtype`. `layer_importance[who]` is [L], weighted over skills; `rows` hold every layer x probe."""
 
     child: str
     father: str
@@ -128,6 +128,7 @@ class Health:
     """The experts; None for a dense model."""
     loops: tuple[LoopRow, ...] = ()
     """Texts that end in a loop, child, father and mother; empty where that was not measured."""
+    dtype: str = "float32"
 
     @property
     def flagged_layers(self) -> tuple[int, ...]:
@@ -171,6 +172,7 @@ class Health:
                 thresholds=Thresholds(**data["thresholds"]),
                 moe=moe_from_json(data.get("moe")),
                 loops=tuple(LoopRow(**row) for row in data.get("loops", ())),
+                dtype=data.get("dtype", "float32"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise LabError(f"not a health check ({error}); run it again") from error

@@ -54,10 +54,11 @@ class LoopRow:
     p: float | None = None
 
 
-def loop_settings() -> dict[str, Any]:
+def loop_settings(dtype: str = "float32") -> dict[str, Any]:
     """What decides the count, beside the weights and the probes."""
-    return {"version": 1, "of_each": TEXTS_OF_EACH, "prompt": PROMPT_TOKENS, "written": WRITTEN_TOKENS,
-            "copies": LEAST_COPIES, "tokens": LEAST_TOKENS}  # fmt: skip
+    settings = {"version": 1, "of_each": TEXTS_OF_EACH, "prompt": PROMPT_TOKENS, "written": WRITTEN_TOKENS,
+                "copies": LEAST_COPIES, "tokens": LEAST_TOKENS}  # fmt: skip
+    return settings if dtype == "float32" else {**settings, "dtype": dtype}
 
 
 def ends_in_loop(tokens: Sequence[int]) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from darwin_lab.errors import LabError
 from darwin_lab.mri.experts import ExpertReport, expert_report
-from darwin_lab.mri.saved import Arrays, read_folder, same_measurement, write_folder
+from darwin_lab.mri.saved import Arrays, dtype_of, read_folder, same_measurement, write_folder
 from darwin_lab.statistics.bootstrap import bootstrap_mean
 
 Floats = NDArray[np.float64]
@@ -72,6 +72,11 @@ class Scan:
             for measure in HALF_MEASURES
             for probe in self.probes
         )
+
+    @property
+    def dtype(self) -> str:
+        """The numbers it was computed in."""
+        return dtype_of(self.settings)
 
     @property
     def tokens(self) -> dict[str, int]:

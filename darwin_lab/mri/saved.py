@@ -57,6 +57,11 @@ def read_folder(folder: str | Path, name: str) -> tuple[dict[str, Any], Arrays]:
         raise LabError(f"{folder} holds no readable {name} ({error}); delete it and measure again") from error
 
 
+def dtype_of(settings: dict[str, Any]) -> str:
+    """The numbers a measurement with these settings was computed in; the default is left out of them."""
+    return str(settings.get("dtype", "float32"))
+
+
 def same_measurement(kind: str, pieces: list[tuple[str, Any, Any]]) -> None:
     """Raise `LabError` for the first (what, one, other) whose values differ: two `kind` do not belong together."""
     for what, one, other in pieces:

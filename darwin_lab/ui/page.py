@@ -169,7 +169,11 @@ def follow(
     shown = status_value(jobs, notice)
     fresh = ("", "", "")
     if pair is not None:
-        fresh = (scan_stamp(lab, pair, jobs), run_stamp(lab, pair, chosen), child_stamp(pair, genes, jobs, len(ended)))
+        fresh = (
+            scan_stamp(lab, pair, jobs),
+            run_stamp(lab, pair, chosen),
+            child_stamp(lab, pair, genes, jobs, len(ended)),
+        )
     stamps = [new if new != old else gr.skip() for new, old in zip(fresh, known, strict=True)]
     kept = {"ended": len(ended), "notice": notice, "bar": shown, "place": place}
     return [
@@ -181,11 +185,12 @@ def follow(
 
 
 def scan_stamp(lab: Lab, pair: Pair, jobs: list[JobView]) -> str:
-    """Changes when the MRI of the pair holds more than before."""
+    """Changes when the MRI of the pair holds more than before, or is scanned in other numbers."""
     scans = [lab.scan(pair, who) for who in ("father", "mother")]
     held = [len(found.probes) if found else 0 for found in (*scans, lab.contrast(pair))]
     busy = any(job.kind == "scan" for job in jobs)
-    return f"{pair.key}:{held}:{lab.static(pair) is not None}:{lab.prescription(pair) is not None}:{busy}"
+    known = f"{lab.static(pair) is not None}:{lab.prescription(pair) is not None}"
+    return f"{pair.key}:{lab.dtype(pair)}:{held}:{known}:{busy}"
 
 
 def run_stamp(lab: Lab, pair: Pair, chosen: RunChoice) -> str:
@@ -199,7 +204,8 @@ def run_stamp(lab: Lab, pair: Pair, chosen: RunChoice) -> str:
     return f"{run.id}:{run.state}:{run.phase}:{counts}:{left}:{listed}"
 
 
-def child_stamp(pair: Pair, genes: dict[str, Any] | None, jobs: list[JobView], ended: int) -> str:
-    """Changes with the child at hand, whenever a job about a child starts, and whenever any job ends."""
+def child_stamp(lab: Lab, pair: Pair, genes: dict[str, Any] | None, jobs: list[JobView], ended: int) -> str:
+    """Changes with the child at hand and the numbers it is scanned in, whenever a job about a child starts, and
+    whenever any job ends."""
     about = sorted(job.id for job in jobs if job.kind not in ("scan", "evolution"))
-    return f"{pair.key}:{genome_at_hand(pair, genes).hash}:{about}:{ended}"
+    return f"{pair.key}:{lab.dtype(pair)}:{genome_at_hand(pair, genes).hash}:{about}:{ended}"

@@ -263,6 +263,16 @@ BENCH_LEAKS = Help(
     "Only wording is compared. A translation or a paraphrase of an item passes unseen, and so does whatever the "
     "parents met in their own training.",
 )
+HELD = Help(
+    "Whether a scan holds each model whole or streams it, one layer in memory at a time, and the numbers it computes "
+    "in. bfloat16 has the range of float32 with 8 bits of precision in place of 24, and its weights take half the "
+    "memory.",
+    "Streaming changes no number. bfloat16 does: single cells move by rounding, so small differences between "
+    "models drown first, and the prescription moves with them. Father, mother, layer swaps and health are always in "
+    "the same numbers, and scans in different numbers are never compared.",
+    "A processor without units for bfloat16 may scan slower in it than in float32, and small models gain nothing. "
+    "Choose it where a model would otherwise not fit.",
+)
 SCAN_COMPARED = Help(
     "Where two scans of one probe set differ: the first minus the second, probe by probe and layer by layer, above "
     "what neutral text does. Any two may be compared: a parent then and now, a child and the scan somebody sent.",

@@ -2,16 +2,22 @@
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
 
+from darwin_lab.errors import Cancelled
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.memory import MemoryChoice
 from darwin_lab.lab.pairs import Pair
-from darwin_lab.ui.page import build
+from darwin_lab.mri.health_record import Thresholds
+from darwin_lab.ui.page import build, child_stamp, scan_stamp
+from darwin_lab.ui.tabs import health_views, mri_views
+from darwin_lab.ui.tabs import mri_expert_views as expert_views
 from darwin_lab.ui.tabs import scan_card_views as views
 from tests.lab.conftest import write_probes
 
@@ -86,9 +92,101 @@ def test_a_way_nobody_offered_becomes_a_toast(pair: Pair, page: gr.Blocks, toast
     assert toasts == ["unknown way to hold a model &#x27;sometimes&#x27;; choose auto, always, never"]
 
 
+@pytest.fixture
+def in_float32(lab: Lab, pair: Pair) -> Iterator[None]:
+    """Afterwards the pair is scanned in float32 again, and nothing else is under way."""
+    yield
+    for job in lab.active_jobs():
+        lab.cancel(job.id)
+        with suppress(Cancelled):
+            lab.wait(job.id)
+    lab.set_dtype(pair, "float32")
+
+
+def test_other_numbers_are_said_and_chosen_and_a_small_pair_is_scanned_at_once(
+    lab: Lab, pair: Pair, page: gr.Blocks, in_float32: None
+) -> None:
+    choose = handler(page, "scan_dtype", "input")
+    assert "of weights in bfloat16" in choose(pair.key, "bfloat16")
+    assert lab.dtype(pair) == "bfloat16"
+    jobs = lab.active_jobs()
+    assert jobs
+    assert all(job.title.endswith(" in bfloat16") for job in jobs)
+    assert "bfloat16" not in choose(pair.key, "float32")
+    kept = len(lab.active_jobs()) + len(lab.ended_jobs())
+    choose(pair.key, "float32")
+    assert len(lab.active_jobs()) + len(lab.ended_jobs()) == kept, "those of float32 are there already"
+
+
+def test_other_numbers_of_a_large_pair_are_scanned_when_somebody_asks(
+    lab: Lab, pair: Pair, page: gr.Blocks, in_float32: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darwin_lab.ui.tabs.scan_card.SMALL_BYTES", 0)
+    handler(page, "scan_dtype", "input")(pair.key, "bfloat16")
+    assert lab.dtype(pair) == "bfloat16"
+    assert lab.active_jobs() == []
+
+
+def test_numbers_nobody_offered_become_a_toast(lab: Lab, pair: Pair, page: gr.Blocks, toasts: list[str]) -> None:
+    assert handler(page, "scan_dtype", "input")(pair.key, "int4") == gr.skip()
+    assert toasts == ["unknown numbers to scan in &#x27;int4&#x27;; choose float32 or bfloat16"]
+    assert lab.dtype(pair) == "float32"
+
+
+def test_another_pair_brings_its_way_and_its_numbers(lab: Lab, pair: Pair, page: gr.Blocks, in_float32: None) -> None:
+    ids = ["scan_memory", "scan_way", "scan_dtype"]
+    outputs = [next(k for k, b in page.blocks.items() if getattr(b, "elem_id", None) == name) for name in ids]
+    (follow,) = (fn for fn in page.fns.values() if [block._id for block in fn.outputs] == outputs)
+    lab.set_dtype(pair, "bfloat16")
+    assert follow.fn(pair.key)[1:] == ["auto", "bfloat16"]
+    assert follow.fn("")[1:] == [gr.skip(), gr.skip()]
+
+
+def test_the_mri_says_its_numbers_and_never_shows_those_of_the_other_dtype(
+    lab: Lab, pair: Pair, in_float32: None
+) -> None:
+    def shown() -> list[Any]:
+        scans = mri_views.both_scans(lab, pair)
+        charts = [
+            *mri_views.probe_charts(pair, scans, "loss"),
+            *(mri_views.difference(lab, pair, scans, "loss", view) for view in ("importance", "gain")),
+            *expert_views.expert_charts(scans, "index"),
+            expert_views.entropy_chart(scans),
+            expert_views.similarity_chart(scans),
+        ]
+        assert all(chart.figure is not None for chart in charts)
+        return charts
+
+    def stamps() -> list[str]:
+        return [scan_stamp(lab, pair, []), child_stamp(lab, pair, None, [], 0)]
+
+    wide, before = shown(), stamps()
+    words = mri_views.progress_words(lab, pair, mri_views.both_scans(lab, pair))
+    assert "float" not in "".join(chart.note for chart in wide) + words
+    lab.set_dtype(pair, "bfloat16")
+    assert not set(before) & set(stamps()), "the page draws anew"
+    for job in lab.request_scan(pair):
+        lab.wait(job)
+    narrow = shown()
+    assert all(chart.note.endswith(" · scanned in bfloat16") for chart in narrow)
+    assert "bfloat16" in mri_views.progress_words(lab, pair, mri_views.both_scans(lab, pair))
+    assert "scanned in bfloat16" in expert_views.health_note(mri_views.both_scans(lab, pair))
+    for one, other in zip(wide[:4], narrow[:4], strict=True):
+        assert one.rows != other.rows
+    lab.set_dtype(pair, "float32")
+    assert [chart.rows for chart in shown()] == [chart.rows for chart in wide]
+
+
+def test_a_health_says_its_numbers_where_they_are_not_the_default() -> None:
+    for dtype, said in (("float32", False), ("bfloat16", True)):
+        health = SimpleNamespace(thresholds=Thresholds(), dtype=dtype)
+        assert health_views.threshold_words(health).endswith("All three were scanned in bfloat16.") is said  # type: ignore[arg-type]
+
+
 def test_without_a_pair_every_button_says_so(page: gr.Blocks, toasts: list[str]) -> None:
     for elem_id, event, rest in (
         ("scan_way", "input", ("auto",)),
+        ("scan_dtype", "input", ("bfloat16",)),
         ("scan_halves", "click", ()),
         ("probes_use", "click", ("MATH: 1",)),
         ("probes_built_in", "click", ()),

@@ -9,6 +9,7 @@ import json
 import math
 from typing import Any
 
+from darwin_lab.lab.memory import in_words
 from darwin_lab.mri.health_record import Advice, Health, NllRow
 from darwin_lab.mri.loops import LEVEL
 from darwin_lab.mri.mending import NOT_CLEARED, LayerMend, Mending
@@ -61,13 +62,18 @@ STATUS = {
 
 
 def threshold_words(health: Health) -> str:
-    """The thresholds the verdict used."""
+    """The thresholds the verdict used, and the numbers it was computed in where they are not the default."""
     limits = health.thresholds
     return (
         f"Interference above {limits.interference_factor:g} × the larger parent + {limits.interference_margin:g}; "
         f"function loss below {limits.loss_factor:g} × a parent's top {1 - limits.loss_quantile:.0%} of layers. "
-        "Thresholds are ours."
+        f"Thresholds are ours.{_scanned(health)}"
     )
+
+
+def _scanned(health: Health) -> str:
+    computed = in_words(health.dtype)
+    return f" All three were scanned{computed}." if computed else ""
 
 
 def transplant_words(health: Health) -> str:

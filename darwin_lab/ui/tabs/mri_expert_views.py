@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from darwin_lab.lab.memory import in_words
 from darwin_lab.merging.matching import SAME
 from darwin_lab.mri.expert_health import expert_verdicts
 from darwin_lab.mri.experts import ExpertReport
@@ -19,7 +20,7 @@ from darwin_lab.ui.figures.dead_share import dead_share
 from darwin_lab.ui.figures.expert_map import ExpertUse, expert_difference, expert_map
 from darwin_lab.ui.figures.router_lines import NO_SIMILARITY, output_similarity, router_entropy
 from darwin_lab.ui.figures.style import Chart, nothing
-from darwin_lab.ui.tabs.mri_views import PEOPLE, Scans
+from darwin_lab.ui.tabs.mri_views import PEOPLE, Scans, computed
 
 EVERY_PROBE = "all"
 DENSE = "This model has no experts: it is dense, so there is no router to look at."
@@ -39,6 +40,11 @@ def dense_words(scans: Scans) -> str:
         return ""
     known = sum(scan is not None for scan in scans.values())
     return DENSE if len(without) == known else f"The {without[0]} has no experts: it is a dense model."
+
+
+def _any(scans: Scans) -> Scan | None:
+    """One of the scans there are: all of a pair are in one dtype."""
+    return next(filter(None, scans.values()), None)
 
 
 def use_of(scan: Scan, probe: str = EVERY_PROBE) -> ExpertUse | None:
@@ -77,8 +83,10 @@ def expert_charts(scans: Scans, order: str, measure: str = "load", probe: str = 
         if use is not None and probe not in (EVERY_PROBE, use.probe):
             drawn.append(nothing(f"The {who} was not read on {probe} yet."))
             continue
-        drawn.append(expert_map(use, who=who, measure=measure, ends=ends, in_order_of_load=order == "load"))
-    drawn.append(expert_difference(uses["father"], uses["mother"], measure=measure))
+        map_ = expert_map(use, who=who, measure=measure, ends=ends, in_order_of_load=order == "load")
+        drawn.append(computed(map_, scan))
+    apart = expert_difference(uses["father"], uses["mother"], measure=measure)
+    drawn.append(computed(apart, scans["father"]))
     return drawn
 
 
@@ -91,7 +99,7 @@ def dead_chart(scans: Scans) -> Chart:
     missing = {who: f"{who}: {report.note}" for who, report in known.items() if not report.certified}
     told = {who: f"{who}: {report.note}" for who, report in known.items() if report.certified}
     layers = next(iter(known.values())).layers
-    return dead_share(shares, moe_layers=layers, uncertified=missing, certified=told)
+    return computed(dead_share(shares, moe_layers=layers, uncertified=missing, certified=told), _any(scans))
 
 
 def entropy_chart(scans: Scans) -> Chart:
@@ -105,7 +113,7 @@ def entropy_chart(scans: Scans) -> Chart:
         for who, report in known.items()
         if report.layers == first.layers
     }
-    return router_entropy(values, moe_layers=first.layers, tokens=first.tokens)
+    return computed(router_entropy(values, moe_layers=first.layers, tokens=first.tokens), _any(scans))
 
 
 def similarity_chart(scans: Scans) -> Chart:
@@ -120,7 +128,7 @@ def similarity_chart(scans: Scans) -> Chart:
     alike = {who: report for who, report in measured.items() if report.layers == first.layers}
     values = {who: report.output_similarity.tolist() for who, report in alike.items()}  # type: ignore[union-attr]
     tokens = {who: report.similarity_tokens for who, report in alike.items()}
-    return output_similarity(values, moe_layers=first.layers, tokens=tokens)
+    return computed(output_similarity(values, moe_layers=first.layers, tokens=tokens), _any(scans))
 
 
 def health_note(scans: Scans, profile: StaticProfile | None = None, *, matched: bool = False) -> str:
@@ -129,6 +137,9 @@ def health_note(scans: Scans, profile: StaticProfile | None = None, *, matched: 
     said = [f"{who}: {len(r.layers)} MoE layers, {r.tokens:,} tokens" for who, r in known.items()]
     if not said:
         return ""
+    scan = _any(scans)
+    if scan is not None and in_words(scan.dtype):
+        said.append(f"scanned{in_words(scan.dtype)}")
     if profile is not None and profile.same_experts:
         layer = min(profile.same_experts, key=lambda one: profile.same_experts[one])
         share = profile.same_experts[layer]

@@ -8,11 +8,13 @@ from __future__ import annotations
 import html
 from dataclasses import replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from darwin_lab.errors import LabError
 from darwin_lab.lab.lab import Lab
+from darwin_lab.lab.memory import FLOAT32, in_words
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.mri.advantage import AdvantageMap, advantage
 from darwin_lab.mri.record import HALF_MEASURES, Scan
@@ -21,6 +23,9 @@ from darwin_lab.ui.figures.advantage_map import advantage_map
 from darwin_lab.ui.figures.probe_map import HALVES, MEASURES, probe_map
 from darwin_lab.ui.figures.style import Chart, nothing
 from darwin_lab.ui.session import facts
+
+if TYPE_CHECKING:
+    from darwin_lab.mri.contrast import Contrast
 
 UNITS = {name: unit for name, (_, unit) in MEASURES.items()}
 PEOPLE = ("father", "mother")
@@ -35,6 +40,12 @@ def both_scans(lab: Lab, pair: Pair) -> Scans:
 def half_of(part: str) -> str | None:
     """The half a switch asks for, None for the whole layer."""
     return part if part in HALVES else None
+
+
+def computed(chart: Chart, measured: Scan | Contrast | None) -> Chart:
+    """The chart, whose note says the numbers it was computed in where they are not the default."""
+    said = in_words(measured.dtype) if measured is not None and chart.note else ""
+    return replace(chart, note=f"{chart.note} · scanned{said}") if said else chart
 
 
 def shown_charts(charts: list[Chart], who: str) -> list[str]:
@@ -73,7 +84,7 @@ def probe_charts(pair: Pair, scans: Scans, measure: str, half: str | None = None
     every = [row for by_probe in found.values() for row in by_probe.values()]
     ends = (float(min(map(np.nanmin, every))), float(max(map(np.nanmax, every)))) if every else None
     kinds = [kind.replace("_", " ") for kind in pair.anatomy.layer_kinds]
-    return [
+    maps = [
         probe_map(
             {probe: row.tolist() for probe, row in found[who].items()},
             probes=list(pair.probes.texts),
@@ -89,15 +100,16 @@ def probe_charts(pair: Pair, scans: Scans, measure: str, half: str | None = None
         )
         for who in PEOPLE
     ]
+    return [computed(drawn, scans[who]) for drawn, who in zip(maps, PEOPLE, strict=True)]
 
 
 @lru_cache(maxsize=64)
 def _advantage(
-    lab: Lab, pair_key: str, probes: tuple[tuple[str, ...], ...], measure: str, half: str | None
+    lab: Lab, pair_key: str, held: tuple[tuple[str, tuple[str, ...]], ...], measure: str, half: str | None
 ) -> AdvantageMap | None:
-    """The advantage of two scans that hold these probes; None if the store holds others by now."""
+    """The advantage of two scans of these dtypes and probes; None if the store holds others by now."""
     scans = [lab.scan(lab.pair(pair_key), who) for who in PEOPLE]
-    if tuple(scan.probes for scan in scans if scan) != probes:
+    if tuple((scan.dtype, scan.probes) for scan in scans if scan) != held:
         return None
     father, mother = (_of_half(scan, half) for scan in scans if scan)
     found = advantage(father, mother, measure)
@@ -123,10 +135,10 @@ def _blanked(found: AdvantageMap, scans: list[Scan | None], measure: str, half: 
 
 
 @lru_cache(maxsize=64)
-def _swap_gain(lab: Lab, pair_key: str, probes: tuple[str, ...]) -> MaxT:
+def _swap_gain(lab: Lab, pair_key: str, dtype: str, probes: tuple[str, ...]) -> MaxT:
     """The gain of the mother's layers on these probes, judged over all cells at once."""
     swapped = lab.contrast(lab.pair(pair_key))
-    if swapped is None:
+    if swapped is None or swapped.dtype != dtype:
         raise LabError("the layer swaps are gone from the store; scan the pair again")
     weights = {probe: swapped.lengths[probe] - 1 for probe in probes}
     return max_t_threshold({probe: swapped.gain[probe] for probe in probes}, weights)
@@ -138,9 +150,9 @@ def difference(lab: Lab, pair: Pair, scans: Scans, measure: str, view: str, half
         swapped = lab.contrast(pair)
         if swapped is None:
             return nothing("The layer swaps come after both scans; they take about as long.")
-        judged = _swap_gain(lab, pair.key, swapped.probes)
+        judged = _swap_gain(lab, pair.key, swapped.dtype, swapped.probes)
         unit = "loss saved by the father's layer, nats / token"
-        return advantage_map(
+        gains = advantage_map(
             -judged.estimate,
             probes=swapped.probes,
             different=judged.different,
@@ -148,16 +160,18 @@ def difference(lab: Lab, pair: Pair, scans: Scans, measure: str, view: str, half
             threshold=judged.threshold,
             unit=unit,
         )
+        return computed(gains, swapped)
     father, mother = scans["father"], scans["mother"]
     if father is None or mother is None or not set(father.probes) & set(mother.probes):
         return nothing("The difference appears when both parents were read on the same probe.")
     missing = why_no_half(scans, measure, half)
     if missing or (half is not None and not (father.has_halves and mother.has_halves)):
         return nothing(missing or "The difference of halves appears when both parents were scanned with halves.")
-    found = _advantage(lab, pair.key, (father.probes, mother.probes), measure, half)
+    held = tuple((scan.dtype, scan.probes) for scan in (father, mother))
+    found = _advantage(lab, pair.key, held, measure, half)
     if found is None:
         return nothing("The scan moved on; the map follows in a moment.")
-    return advantage_map(
+    apart = advantage_map(
         found.values,
         probes=list(found.probes),
         different=found.different,
@@ -165,6 +179,7 @@ def difference(lab: Lab, pair: Pair, scans: Scans, measure: str, view: str, half
         threshold=found.threshold,
         unit=f"{UNITS[measure]}{' above neutral' if found.neutral else ''}",
     )
+    return computed(apart, father)
 
 
 def signal_words(lab: Lab, pair: Pair) -> str:
@@ -206,9 +221,11 @@ def _checked(said: list[tuple[bool | None, str, str]]) -> str:
 
 
 def progress_words(lab: Lab, pair: Pair, scans: Scans) -> str:
-    """How far the scan is: probes read of each parent and of the swaps."""
+    """How far the scan is: probes read of each parent and of the swaps, and in what numbers unless in the default."""
     total = len(pair.probes.texts)
     swapped = lab.contrast(pair)
     rows = [(who, f"{len(scan.probes) if scan else 0} / {total}", "probes") for who, scan in scans.items()]
     rows.append(("layer swaps", f"{len(swapped.probes) if swapped else 0} / {total}", "probes"))
+    if lab.dtype(pair) != FLOAT32:
+        rows.append(("scanned in", lab.dtype(pair), ""))
     return facts(rows)

@@ -12,11 +12,13 @@ from typing import Any
 import gradio as gr
 
 from darwin_lab.errors import LabError
+from darwin_lab.lab.memory import DTYPES, FLOAT32
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table
 from darwin_lab.ui.components.download import served
+from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.components.job_line import job_line
 from darwin_lab.ui.components.menus import Menu
 from darwin_lab.ui.figures.style import nothing
@@ -36,12 +38,14 @@ from darwin_lab.ui.session import (
 from darwin_lab.ui.tabs import scan_card_views as views
 
 WAYS = [("By free memory", "auto"), ("Always stream", "always"), ("Never stream", "never")]
+NUMBERS = [(dtype, dtype) for dtype in DTYPES]
+STREAMED_NOTE = "A streamed model is read layer by layer: the same numbers, and a stopped scan goes on where it was."
 WHOSE = [("Father", "father"), ("Mother", "mother"), ("Child at hand", "child")]
 MEASURE_CHOICES = [("Loss", "loss"), ("Layer skip", "skip"), ("KL", "kl"), ("Influence", "influence")]
 PASTE = "MATH: 12 + 30 = 42\nMATH: Half of ninety is forty-five.\nNEUTRAL: The shop opens at nine."
 PICK = "Pick a kept scan above: it can be renamed, shared, deleted, and compared."
 SMALL_BYTES = 2 * 10**9
-"""Pairs up to this size are scanned at once when they get other probes; larger ones when somebody asks."""
+"""Pairs up to this size are scanned at once when they get other probes or numbers; larger ones when somebody asks."""
 _CONFIRM = "id => id && confirm('Delete this kept scan? Its file goes with it.') ? id : ''"
 
 
@@ -53,12 +57,15 @@ def build(shared: Shared) -> None:
     ) as card:
         with gr.Row(elem_classes=["dl-row"]):
             with gr.Column(scale=5, min_width=340, elem_classes=["dl-card"]):
-                gr.HTML("<h3>How models are held</h3>")
+                heading("scan_held_head", "How models are held", words.HELD, STREAMED_NOTE)
                 memory = gr.HTML(views.memory_words(None), elem_id="scan_memory")
                 way = gr.Radio(WAYS, value="auto", label="Stream", elem_id="scan_way", elem_classes=["dl-seg"])
+                numbers = gr.Radio(
+                    NUMBERS, value=FLOAT32, label="Scan in", elem_id="scan_dtype", elem_classes=["dl-seg"]
+                )
                 gr.HTML(
-                    "<p class='dl-note'>A streamed model is read layer by layer; its numbers are the same, and a scan "
-                    "that was stopped goes on where it was.</p>"
+                    "<p class='dl-note'>A scan in bfloat16 is another measurement: scans, layer swaps and health are "
+                    "made anew, those in float32 stay. Scores and evolutions are always computed in float32.</p>"
                 )
                 halves_note = gr.HTML(say(views.HALVES_NOTE), elem_id="scan_halves_note")
                 halves = gr.Button(views.HALVES, size="sm", elem_id="scan_halves")
@@ -126,10 +133,14 @@ def build(shared: Shared) -> None:
     def recipe_hash(pair: Pair, at_hand: dict[str, Any] | None) -> str:
         return lab.recipe(pair, genome_at_hand(pair, at_hand)).hash
 
+    def scan_if_small(pair: Pair) -> None:
+        if pair.compatible and pair.total_bytes <= SMALL_BYTES:
+            lab.request_scan(pair)
+
     def way_now(pair_key: str) -> list[Any]:
         pair = pair_of(lab, pair_key)
         choice = lab.memory(pair) if pair is not None else None
-        return [views.memory_words(choice), choice.way if choice else gr.skip()]
+        return [views.memory_words(choice), *([choice.way, choice.dtype] if choice else [gr.skip()] * 2)]
 
     def measured_now(pair_key: str) -> list[Any]:
         pair = pair_of(lab, pair_key)
@@ -143,7 +154,7 @@ def build(shared: Shared) -> None:
     def found(scan_id: str) -> list[Any]:
         return [views.kept_table(lab.saved.list(), scan_id), *show(scan_id)]
 
-    shared.pair.change(way_now, shared.pair, [memory, way], **AT_ONCE)
+    shared.pair.change(way_now, shared.pair, [memory, way, numbers], **AT_ONCE)
     shared.scan_stamp.change(measured_now, shared.pair, [halves_note, halves, probes], **AT_ONCE)
     card.expand(found, chosen, [table, *picked], **AT_ONCE)
 
@@ -151,7 +162,15 @@ def build(shared: Shared) -> None:
     def choose_way(pair_key: str, wanted: str) -> Any:
         return views.memory_words(lab.set_memory(opened(pair_key), wanted))
 
+    @guarded
+    def choose_numbers(pair_key: str, wanted: str) -> Any:
+        pair = opened(pair_key)
+        choice = lab.set_dtype(pair, wanted)
+        scan_if_small(pair)
+        return views.memory_words(choice)
+
     way.input(choose_way, [shared.pair, way], memory, **CHOSEN)
+    numbers.input(choose_numbers, [shared.pair, numbers], memory, **CHOSEN)
 
     @guarded
     def ask_halves(pair_key: str) -> Any:
@@ -163,8 +182,7 @@ def build(shared: Shared) -> None:
 
     def measured_with(pair_key: str, source: str | Path | None) -> list[Any]:
         pair = lab.with_probes(opened(pair_key), source)
-        if pair.compatible and pair.total_bytes <= SMALL_BYTES:
-            lab.request_scan(pair)
+        scan_if_small(pair)
         return [pair.key, ""]
 
     @guarded

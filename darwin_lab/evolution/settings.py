@@ -11,6 +11,7 @@ from typing import Any
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import blocks_from_json
 from darwin_lab.genome.layouts import Blocks
+from darwin_lab.merging.prescription import MODES
 
 STARTS = ("mri", "neutral", "random", "genome")
 CONTROLS = ("lerp_sweep", "random", "placebo")
@@ -92,6 +93,10 @@ class EvolutionSettings:
             raise LabError(f"evolution settings: start is {self.start!r}; choose one of {', '.join(STARTS)}")
         if self.start == "genome" and not self.start_genes:
             raise LabError("evolution settings: start 'genome' needs start_genes; give them or choose start 'neutral'")
+        if self.prescription not in MODES:
+            raise LabError(
+                f"evolution settings: prescription is {self.prescription!r}; choose one of {', '.join(MODES)}"
+            )
         for name in self.controls:
             if name not in CONTROLS:
                 raise LabError(f"evolution settings: unknown control {name!r}; choose from {', '.join(CONTROLS)}")

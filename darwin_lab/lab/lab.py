@@ -195,7 +195,8 @@ class Lab:
         return scanning.static(self.bench, pair)
 
     def prescription(self, pair: Pair, mode: str = "contrastive") -> Prescription | None:
-        """What the scans advise ("contrastive" or "card_v6"); None until both scans (and the contrast) are whole."""
+        """What the scans advise, by one of `merging.prescription.MODES`; None until both scans (for "contrastive" the
+        swaps too) are whole. LabError where these scans lack what a formula needs."""
         return scanning.prescription(self.bench, pair, mode)
 
     def advice(self, pair: Pair, wanted: str | None = None) -> Prescription | None:

@@ -4,6 +4,7 @@ Arithmetic and small files only. Knows no model in memory.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from darwin_lab.genome.genome import Genome, genome_from_json
 from darwin_lab.lab import scanning
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.workbench import Workbench
-from darwin_lab.merging.prescription import Prescription
+from darwin_lab.merging.prescription import MODES, Prescription
 from darwin_lab.merging.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -91,10 +92,11 @@ def find(bench: Workbench, pair: Pair, wanted: str) -> Prescription:
     path = bench.store.folder("prescriptions", wanted).with_suffix(".json")
     if path.exists():
         return Prescription.from_json(json.loads(path.read_text(encoding="utf-8")))
-    for mode in scanning.MODES:
-        advice = scanning.prescription(bench, pair, mode)
-        if advice is not None and advice.hash == wanted:
-            return advice
+    for mode in MODES:
+        with suppress(LabError):  # scans may lack what one formula needs
+            advice = scanning.prescription(bench, pair, mode)
+            if advice is not None and advice.hash == wanted:
+                return advice
     raise LabError(
         f"the genome trusts prescription {wanted}, which is not here; scan its parents, or leave 'prescription' out"
     )
@@ -102,4 +104,4 @@ def find(bench: Workbench, pair: Pair, wanted: str) -> Prescription:
 
 def advice(bench: Workbench, pair: Pair, wanted: str | None) -> Prescription | None:
     """The prescription with the hash `wanted`, else what the present scans advise; None without scans."""
-    return scanning.prescription(bench, pair, scanning.MODES[0]) if wanted is None else find(bench, pair, wanted)
+    return scanning.prescription(bench, pair) if wanted is None else find(bench, pair, wanted)

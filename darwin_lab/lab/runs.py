@@ -24,6 +24,7 @@ from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.operators import NEEDS_ANCESTOR
 from darwin_lab.merging.prescription import Prescription
 from darwin_lab.merging.recipe import Recipe, check_options, inert_genes
+from darwin_lab.mri.cards import V5_TRANSPLANT
 from darwin_lab.progress import Tick, part
 from darwin_lab.scoring.score import Score
 
@@ -101,6 +102,8 @@ def views(bench: Workbench, pair_key: str | None) -> list[RunView]:
 def advised_genome(bench: Workbench, pair: Pair, layout_name: str, mode: str, options: dict[str, Any]) -> Genome:
     """The genome the prescription translates to; see `Lab.advised_genome`."""
     advice = scanning.prescription(bench, pair, mode)
+    if mode == "card_v5":
+        options = {"transplant": V5_TRANSPLANT, **options}
     genome = neutral_genome(layout_name, pair.anatomy.layers, **options)
     if advice is None:
         return genome

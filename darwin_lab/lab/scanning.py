@@ -31,7 +31,7 @@ from darwin_lab.lab.scan_places import (
 )
 from darwin_lab.lab.streaming import streamed_scan
 from darwin_lab.lab.workbench import Workbench
-from darwin_lab.merging.prescription import Prescription
+from darwin_lab.merging.prescription import MODES, Prescription
 from darwin_lab.merging.recipe import Recipe
 from darwin_lab.progress import Tick, part
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from darwin_lab.mri.scan import Scan
     from darwin_lab.mri.static import StaticProfile
 
-MODES = ("contrastive", "card_v6")
 _BESIDE = ", mother"
 _OWN_PLACE, _BETWEEN = "sweep", "lane 0"
 """Where a streamed scan holds its model: a place of its own, because interactive jobs run between its layers."""
@@ -96,7 +95,8 @@ def static(bench: Workbench, pair: Pair) -> "StaticProfile | None":
 
 
 def prescription(bench: Workbench, pair: Pair, mode: str = MODES[0], dtype: str | None = None) -> Prescription | None:
-    """What the whole MRI advises; None while a part is missing. LabError for an unknown mode."""
+    """What the whole MRI advises; None while a part is missing. LabError for an unknown mode, and for one that needs
+    what these scans do not hold."""
     from darwin_lab.mri.prescribe import prescribe
 
     if mode not in MODES:

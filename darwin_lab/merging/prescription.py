@@ -9,10 +9,13 @@ from typing import Any
 DEAD = 0.05
 """An expert is dead when its utilisation is below this share of 1/E (methods, section 4)."""
 
+MODES = ("contrastive", "card_v5", "card_v6", "paper")
+"""What advice goes by: measured layer swaps (the default), or a published formula (methods, section 2)."""
+
 
 @dataclass(frozen=True)
 class Prescription:
-    """Advice on the mother's share.
+    """Advice on the mother's share; `mode` is one of `MODES`.
 
     ratio: tensor name -> mri_ratio in [0, 1]. layer_ratio: size-weighted mean per layer.
     component_ratio: the same per component ("attn", "ffn", "embed", "global").

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darwin_lab.errors import LabError
-from darwin_lab.merging.prescription import DEAD, Prescription
+from darwin_lab.merging.prescription import DEAD, MODES, Prescription
 from darwin_lab.mri.advantage import AdvantageMap, advantage, golden_layers, probe_weights
 from darwin_lab.mri.cards import card_v5, card_v6, paper
 from darwin_lab.mri.genes import prescription_genes, shuffled
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from darwin_lab.mri.static import StaticProfile
 
 __all__ = [
-    "MODES",
     "AdvantageMap",
     "Gains",
     "advantage",
@@ -41,7 +40,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-MODES = ("contrastive", "card_v5", "card_v6", "paper")
 STEEPNESS = 1.5
 """mri_ratio = sigmoid(1.5 g' / rms(g'))."""
 LOGIT_STEP = 0.01

@@ -33,6 +33,20 @@ ADVANTAGE = Help(
     "A layer that matters more is not a layer that is better: it may only be harder to do without. The "
     "prescription therefore swaps layers between the parents and measures the gain.",
 )
+ADVICE_WORDS = {
+    "contrastive": "Layer swaps", "card_v5": "Card V5", "card_v6": "Card V6", "paper": "Paper",
+}  # fmt: skip
+"""What the ways to advise are called."""
+ADVICE = Help(
+    "The mother's share each way advises for a layer, mean over its tensors. Layer swaps: what her layer did in his "
+    "place, and his in hers, to the loss of the probes. Card V5: entropy, spread and norm of the weights, hers over "
+    "both. Card V6: those, and how far the output turns without the layer. Paper: those, and how far a layer's mean "
+    "activation under reasoning lies from that under neutral text.",
+    "Blue is the father, red the mother, grey one half. Under each name stands how far the ratios of single tensors "
+    "reach. Which way the genome follows is chosen in Genome; “Does the prescription help?” below tests it.",
+    "The published formulas score each parent alone, so parents of one base look alike to them and the rows stay near "
+    "one half: they carry no information for such a pair. Only the swaps compare what the layers do.",
+)
 EXPERT_MAP = Help(
     "Load: how many of the routed tokens each expert got, as a multiple of the even share 1/E. Saliency (REAP): the "
     "mean, over the tokens an expert got, of its gate times the length of its output. Both on a logarithmic scale, "

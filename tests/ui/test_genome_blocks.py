@@ -77,9 +77,9 @@ def test_blocks_are_cut_equal_or_at_the_change_points_of_the_profile(lab, pair, 
     genome = neutral_genome("v6", pair.anatomy.layers)
     assert genome_blocks.cut_genome(lab, pair, genome, "equal", "2").layout_of(4).blocks == ((0, 1), (2, 3))
     told = replace(advice, layer_ratio=(0.2, 0.8, 0.8, 0.8), signal=True)
-    monkeypatch.setattr(lab, "prescription", lambda pair: told)
+    monkeypatch.setattr(lab, "advice", lambda pair, wanted: told)
     assert genome_blocks.cut_genome(lab, pair, genome, "change", "2").blocks == ((0, 0), (1, 3))
-    monkeypatch.setattr(lab, "prescription", lambda pair: replace(told, signal=False))
+    monkeypatch.setattr(lab, "advice", lambda pair, wanted: replace(told, signal=False))
     with pytest.raises(LabError, match="no signal"):
         genome_blocks.cut_genome(lab, pair, genome, "change", "2")
     with pytest.raises(LabError, match="layerwise has no blocks"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from darwin_lab.errors import LabError
 from darwin_lab.lab.lab import Lab
 from darwin_lab.merging.prescription import Prescription
 from darwin_lab.mri.record import HALVES, Scan
@@ -235,6 +236,33 @@ def test_a_card_ratio_that_says_nothing_is_called_that(dense):
     words = views.signal_words(lab, dense)
     assert "mri_ratio spread .500-.502: carries no information for this pair" in words
     assert "mother&#x27;s layer is better in 1 of 4 layers" in words
+
+
+def test_every_way_to_advise_is_a_row_that_says_how_far_it_reaches_or_why_it_is_blank(dense):
+    layers_ = dense.anatomy.layers
+
+    class Scanned(Advised):
+        def prescription(self, pair, mode="contrastive"):
+            if mode == "paper":
+                raise LabError("the scan of father holds no mean activations of MATH; scan it again")
+            return super().prescription(pair, mode)
+
+    told = advice("contrastive", (0.2, 0.8), True)
+    lab = Scanned(
+        contrastive=replace(told, layer_ratio=(0.2, 0.8, *[0.5] * (layers_ - 2)), golden=(1,)),
+        card_v5=replace(advice("card_v5", (0.5, 0.5003), False), layer_ratio=(0.5,) * layers_),
+    )
+    chart = views.advice_chart(lab, dense)
+    shares = chart.figure.data[0]
+    assert [label.split("<")[0] for label in shares.y] == ["Layer swaps", "Card V5", "Card V6", "Paper"]
+    assert "<sup>.200-.800</sup>" in shares.y[0] and "<sup>.5000-.5003, no signal</sup>" in shares.y[1]
+    assert shares.z[0][:2].tolist() == pytest.approx([0.2, 0.8])
+    assert np.isnan(shares.z[2:]).all()
+    assert "Card V6: waits for the scan" in chart.note
+    assert "Paper: the scan of father holds no mean activations of MATH; scan it again" in chart.note
+    assert [note.x for note in chart.figure.layout.annotations] == [1]
+    assert len(chart.rows) == 2 * layers_
+    assert views.advice_chart(Advised(), dense).figure is None
 
 
 def test_before_the_swaps_are_measured_the_signal_is_not_judged(dense):

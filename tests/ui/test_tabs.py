@@ -9,6 +9,7 @@ import pytest
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.lab.lab import Lab
+from darwin_lab.merging.prescription import MODES
 from darwin_lab.ui.page import TABS, build, follow, on_arrival
 from darwin_lab.ui.session import NO_RUN_CHOSEN, genome_at_hand
 from darwin_lab.ui.tabs import child_views, evolution, genome_views, mri_layer_views, mri_views, parents, parents_views
@@ -163,19 +164,32 @@ def test_idle_genes_are_greyed_out_with_a_reason(lab, scanned):
     assert rows["attn_ratio"]["mri"] is not None
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_genome_is_shown_beside_the_advice_it_goes_by(lab, scanned, mode):
+    genome = lab.advised_genome(scanned, "v6", mode)
+    advice = lab.prescription(scanned, mode)
+    drawn = genome_views.strip_chart(lab, scanned, genome, lab.recipe(scanned, genome)).figure
+    ticks = [list(trace.y) for trace in drawn.data if trace.name == "MRI advises"]
+    assert ticks == [pytest.approx(advice.layer_ratio)]
+    assert mode in genome_views.choice_values(lab, scanned, genome)
+    assert lab.recipe(scanned, genome).prescription_hash == advice.hash
+    assert genome.genes["mri_trust"] == (0.7 if mode == "card_v5" else 0.5)
+    assert genome.transplant == (0.05 if mode == "card_v5" else 0.15)
+
+
 def test_settings_from_the_editor_take_its_genes_and_freeze_its_locks(scanned):
     genome = neutral_genome("v6", scanned.anatomy.layers)
     payload = {"genes": [{"name": "attn_ratio", "value": 0.7, "locked": True}]}
-    form = ("v6", "lerp", 12, 3, 0.2, 0, "genome", 0, 5, True)
+    form = ("v6", "lerp", 12, 3, 0.2, 0, "genome", 0, 5, True, "card_v6")
     settings = evolution.settings_from(scanned, genome.to_json(), payload, form)
     assert settings.start_genes["attn_ratio"] == 0.7
     assert settings.frozen == ("attn_ratio",)
-    assert (settings.budget, settings.seed, settings.popsize) == (12, 3, None)
+    assert (settings.budget, settings.seed, settings.popsize, settings.prescription) == (12, 3, None, "card_v6")
 
 
 def test_a_budget_that_is_no_whole_number_is_refused(scanned):
     with pytest.raises(LabError, match="budget"):
-        evolution.settings_from(scanned, None, None, ("v6", "lerp", 2.5, 0, 0.2, 0, "mri", 0, 5, True))
+        evolution.settings_from(scanned, None, None, ("v6", "lerp", 2.5, 0, 0.2, 0, "mri", 0, 5, True, "contrastive"))
 
 
 def test_the_report_shows_n_interval_and_p_for_every_model(lab, scanned):

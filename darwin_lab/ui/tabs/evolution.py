@@ -38,7 +38,7 @@ from darwin_lab.ui.session import (
     to_load,
 )
 from darwin_lab.ui.tabs.genome import LAYOUT_WORDS, NO_PAIR
-from darwin_lab.ui.tabs.genome_views import operator_choices
+from darwin_lab.ui.tabs.genome_views import advice_of, operator_choices
 
 DEFAULTS = EvolutionSettings()
 START_WORDS = {
@@ -62,6 +62,10 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                 start_from = gr.Radio(
                     [(START_WORDS[n], n) for n in STARTS], value="mri", label="Start from", elem_id="evo_start"
                 )
+                advised_by = gr.Dropdown(
+                    [(name, mode) for mode, name in words.ADVICE_WORDS.items()], value=DEFAULTS.prescription,
+                    label="The MRI advises by", elem_id="evo_advised_by",
+                )  # fmt: skip
                 layout = gr.Dropdown(
                     [(LAYOUT_WORDS[n], n) for n in LAYOUTS], value="v6", label="Layout", elem_id="evo_layout"
                 )
@@ -122,7 +126,7 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                     "candidate_table", label="Candidates", pick=True, search=True, height=380, empty=NO_RUN
                 )
 
-    settings = [layout, operator, budget, seed, sigma, popsize, start_from, per_task, patience, report]
+    settings = [layout, operator, budget, seed, sigma, popsize, start_from, per_task, patience, report, advised_by]
 
     @guarded
     def begin(pair_key: str, at_hand: dict[str, Any] | None, payload: Any, *picked: Any) -> Any:
@@ -160,9 +164,12 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
             raise LabError(NO_PAIR)
         genome = genome_at_hand(pair, at_hand)
         gr.Info("Locked genes will keep their value. Press “Start evolution”.", title="Evolution", duration=5)
-        return gr.Tabs(selected="evolution"), "genome", genome.layout, genome.operator
+        advice = advice_of(lab, pair, genome)
+        way = advice.mode if advice else DEFAULTS.prescription
+        return gr.Tabs(selected="evolution"), "genome", way, genome.layout, genome.operator
 
-    evolve.click(from_here, [shared.pair, shared.genome], [shared.tabs, start_from, layout, operator], **QUIET)
+    form = [start_from, advised_by, layout, operator]
+    evolve.click(from_here, [shared.pair, shared.genome], [shared.tabs, *form], **QUIET)
 
     def show(pair_key: str, chosen_run: RunChoice) -> list[Any]:
         pair = pair_of(lab, pair_key)
@@ -241,7 +248,7 @@ def settings_from(
     pair: Pair, at_hand: dict[str, Any] | None, payload: Any, picked: tuple[Any, ...]
 ) -> EvolutionSettings:
     """Settings from the form; starting from the editor takes its genes, and its locks become frozen genes."""
-    layout, operator, budget, seed, sigma, popsize, start, per_task, patience, report = picked
+    layout, operator, budget, seed, sigma, popsize, start, per_task, patience, report, advised_by = picked
     genome = genome_at_hand(pair, at_hand)
     genes, locked = genes_from(payload, genome.layout_of(pair.anatomy.layers))
     from_editor = start == "genome"
@@ -263,6 +270,7 @@ def settings_from(
         items_per_task=_whole("items a skill", per_task),
         patience=_whole("patience", patience),
         report=bool(report),
+        prescription=advised_by,
         **chosen,
     )
 

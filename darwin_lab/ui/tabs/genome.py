@@ -15,8 +15,10 @@ from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import READINGS, RESCALES, Genome, genome_from_json, neutral_genome, operators_of
 from darwin_lab.genome.layouts import LAYOUTS
 from darwin_lab.genome.presets import PRESETS, preset_genome, stretch_words
+from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.merging.operators import OPTIONS
+from darwin_lab.merging.prescription import MODES, Prescription
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
@@ -89,6 +91,10 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             meaning = gr.HTML(operator_words("lerp"), elem_id="operator_words")
             editor = genome_editor()
             with gr.Row(elem_classes=["dl-tight"]):
+                advised_by = gr.Dropdown(
+                    [(name, mode) for mode, name in words.ADVICE_WORDS.items()], value=MODES[0], show_label=False,
+                    container=False, label="Advice by", elem_id="advised_by", min_width=130,
+                )  # fmt: skip
                 follow = gr.Button("Follow the MRI", size="sm", elem_id="follow_mri")
                 reset = gr.Button("All neutral", size="sm", elem_id="reset_genome")
                 unpin = gr.Button("Unpin layers", size="sm", elem_id="unpin_layers")
@@ -144,11 +150,11 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             upload = gr.UploadButton("Open a file", size="sm", file_types=[".json"], elem_id="genome_upload")
             copy = gr.Button("Download", size="sm", elem_id="genome_download")
 
-    choices = [layout, operator, reading, seed, transplant, rescale, experts, router, *options]
+    choices = [layout, operator, reading, seed, transplant, rescale, experts, router, advised_by, *options]
 
     def read_choices(pair: Pair, payload: Any, at_hand: dict[str, Any] | None, picked: tuple[Any, ...]) -> Genome:
         """The genome the widgets say; what the layout or the operator has no use for falls back to its default."""
-        name, merge, read, number, limit, scale, mode, source, *values = picked
+        name, merge, read, number, limit, scale, mode, source, way, *values = picked
         known = genome_at_hand(pair, at_hand)
         shape = neutral_genome(name, pair.anatomy.layers, blocks=known.blocks if known.layout == name else None)
         spans = shape.layout_of(pair.anatomy.layers)
@@ -163,6 +169,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             "transplant": float(limit or 0), "rescale": scale, "experts": mode, "options": set_,
             "router": sources[0] if len(sources) == 1 else sources if len(sources) == len(spans.blocks) else "blend",
             "pinned": known.to_json().get("pinned", {}),
+            "prescription": None if way == MODES[0] else advice_by(lab, pair, way).hash,
         }  # fmt: skip
         return genome_from_json(data, pair.anatomy.layers)
 
@@ -202,7 +209,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
         drawn = [
             editor_of(lab, pair, genome, load.get("stamp", "")),
             operator_words(genome.operator),
-            *choice_values(pair, genome),
+            *choice_values(lab, pair, genome),
         ]
         try:
             recipe = lab.recipe(pair, genome)
@@ -250,14 +257,14 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
         pair = pair_of(lab, pair_key)
         if pair is None:
             raise LabError(NO_PAIR)
-        advice = lab.prescription(pair)
-        if advice is None:
-            raise LabError("the MRI is not complete yet; wait for both scans and the layer swaps")
-        if not advice.signal:
-            gr.Info("The MRI carries no signal for this pair: its advice is one half everywhere.", title="MRI")
         genome = read_choices(pair, payload, at_hand, picked)
-        told = lab.advised_genome(pair, genome.layout, blocks=genome.blocks)
-        return to_load(replace(genome, genes=told.genes, prescription=told.prescription), f"mri:{advice.hash}")
+        advice = advice_by(lab, pair, picked[choices.index(advised_by)])
+        if not advice.signal:
+            gr.Info(f"This advice carries no signal for this pair: {advice.note}.", title="MRI")
+        own = {} if advice.mode == "card_v5" else {"transplant": genome.transplant}
+        told = lab.advised_genome(pair, genome.layout, advice.mode, blocks=genome.blocks, **own)
+        made = replace(genome, genes=told.genes, prescription=told.prescription, transplant=told.transplant)
+        return to_load(made, f"mri:{advice.hash}")
 
     follow.click(advised, [editor, shared.pair, shared.genome, *choices], shared.load, **QUIET)
 
@@ -335,6 +342,14 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
     shared.child_stamp.change(guarded(show_recipe), [shared.pair, shared.genome], recipe_table, **QUIET)
 
     return editor, evolve
+
+
+def advice_by(lab: Lab, pair: Pair, mode: str) -> Prescription:
+    """What the MRI advises by one way. LabError, with what to do, while it says nothing."""
+    advice = lab.prescription(pair, mode)
+    if advice is None:
+        raise LabError("the MRI is not complete yet; wait for both scans and the layer swaps")
+    return advice
 
 
 DOWNLOAD = """text => { const a = document.createElement('a');

@@ -36,6 +36,7 @@ from darwin_lab.ui.session import (
     say,
     to_load,
 )
+from darwin_lab.ui.tabs.genome_views import advice_of
 
 EQUAL, CHANGE = "equal", "change"
 SPLITS = [("Equal length", EQUAL), ("Where the MRI changes", CHANGE)]
@@ -123,7 +124,8 @@ def build(shared: Shared) -> None:
         pair = pair_of(lab, pair_key)
         if pair is None:
             return [nothing(NO_PAIR).wire(), "", table_value((), (), empty=NO_PAIR)]
-        genome, advice = genome_at_hand(pair, at_hand), lab.prescription(pair)
+        genome = genome_at_hand(pair, at_hand)
+        advice = advice_of(lab, pair, genome)
         return [genome_chart(genome, pair, advice).wire(), advice_words(advice), advice_table(genome, pair, advice)]
 
     for change in (shared.child_stamp.change, shared.scan_stamp.change, fold.expand):
@@ -157,7 +159,7 @@ def cut_genome(lab: Lab, pair: Pair, genome: Genome, how: str, number: str = "")
     count, layers = int(number) if number.strip() else None, pair.anatomy.layers
     if how == EQUAL:
         return with_blocks(genome, count, layers)
-    advice = lab.prescription(pair)
+    advice = advice_of(lab, pair, genome)
     if advice is None:
         raise LabError(NO_ADVICE[0].lower() + NO_ADVICE[1:])
     if not advice.signal:

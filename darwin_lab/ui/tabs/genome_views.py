@@ -10,10 +10,12 @@ from typing import Any
 
 import gradio as gr
 
+from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome, operators_of
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.merging.operators import IGNORES_RATIO, NEEDS_ANCESTOR, OPTIONS, USES_DRAWS, Option
+from darwin_lab.merging.prescription import MODES, Prescription
 from darwin_lab.merging.recipe import Recipe, inert_genes
 from darwin_lab.ui.components.data_table import Column, Row, table_value
 from darwin_lab.ui.components.genome_editor import editor_value
@@ -64,8 +66,17 @@ def operator_choices(layout: str, *, has_ancestor: bool) -> list[tuple[str, str]
     return [(f"{name} · on the ancestor" if NEEDS_ANCESTOR[name] else name, name) for name in names]
 
 
-def choice_values(pair: Pair, genome: Genome) -> list[Any]:
+def advice_of(lab: Lab, pair: Pair, genome: Genome) -> Prescription | None:
+    """The advice a genome goes by: that of its prescription, or of the layer swaps; None while there is none."""
+    try:
+        return lab.advice(pair, genome.prescription)
+    except LabError:
+        return None
+
+
+def choice_values(lab: Lab, pair: Pair, genome: Genome) -> list[Any]:
     """What the widgets of `choices` show, in their order; those that do nothing for this pair and operator hide."""
+    advice = advice_of(lab, pair, genome)
     operator = genome.operator
     masked, experts = operator in USES_DRAWS, pair.anatomy.experts > 0
     source = genome.router if isinstance(genome.router, str) else ",".join(genome.router)
@@ -80,6 +91,7 @@ def choice_values(pair: Pair, genome: Genome) -> list[Any]:
         gr.Dropdown(value=genome.rescale, visible=masked),
         gr.Dropdown(value=genome.experts, visible=experts),
         gr.Dropdown([*ROUTER_WORDS, *by_block], value=source, visible=experts),
+        advice.mode if advice else MODES[0],
         *(
             gr.Number(genome.options.get(name, known[name].default), visible=True, info=option_words(known[name]))
             if name in known
@@ -102,8 +114,10 @@ def operator_words(operator: str) -> str:
 def editor_of(lab: Lab, pair: Pair, genome: Genome, stamp: str) -> dict[str, Any]:
     """The editor's value for a genome: advice of the MRI, idle genes with their reason."""
     layout = genome.layout_of(pair.anatomy.layers)
-    advice = lab.prescription(pair)
-    told = lab.advised_genome(pair, genome.layout, blocks=genome.blocks).genes if advice is not None else {}
+    advice = advice_of(lab, pair, genome)
+    told = (
+        lab.advised_genome(pair, genome.layout, advice.mode, blocks=genome.blocks).genes if advice is not None else {}
+    )
     inert = inert_genes(
         genome, pair.anatomy, has_prescription=advice is not None, has_ancestor=pair.ancestor is not None
     )
@@ -130,7 +144,7 @@ def why_idle(name: str, genome: Genome) -> str:
 
 def strip_chart(lab: Lab, pair: Pair, genome: Genome, recipe: Recipe) -> Chart:
     """Effective ratios of the recipe, with the MRI's advice."""
-    advice = lab.prescription(pair)
+    advice = advice_of(lab, pair, genome)
     ratios = {name: recipe.layer_ratios(None if name == "all" else name) for name in COMPONENTS}
     return ratio_strip(
         ratios,

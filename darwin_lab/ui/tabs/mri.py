@@ -21,6 +21,7 @@ from darwin_lab.ui.tabs import mri_experts, mri_panel, scan_card, trial_card
 from darwin_lab.ui.tabs.mri_layer_views import NO_PROFILE, model_tensors, tensors_note
 from darwin_lab.ui.tabs.mri_views import (
     PEOPLE,
+    advice_chart,
     both_scans,
     difference,
     half_of,
@@ -84,6 +85,14 @@ def build(shared: Shared) -> None:
                         layered=True,
                     )
                 )
+            advised = chart_card(
+                "advice_map",
+                "What each way to advise says",
+                words.ADVICE,
+                empty=mri_experts.LOOKING,
+                height=250,
+                layered=True,
+            )
         with gr.Tab("Experts", id="experts", elem_id="mri_part_experts") as experts_part:
             expert_maps = mri_experts.build(shared, experts_part, shown)
         with (
@@ -118,6 +127,10 @@ def build(shared: Shared) -> None:
         idle = not whole and not busy and all(check.ok for check in pair.checks)
         return [*charts, signal_words(lab, pair), progress_words(lab, pair, scans), gr.Button(visible=idle)]
 
+    def advise(pair_key: str) -> str:
+        pair = pair_of(lab, pair_key)
+        return (nothing(WAITING) if pair is None or not pair.compatible else advice_chart(lab, pair)).wire()
+
     def list_tensors(pair_key: str) -> list[Any]:
         pair = pair_of(lab, pair_key)
         if pair is None:
@@ -132,6 +145,8 @@ def build(shared: Shared) -> None:
     mri_panel.when_open(shared, shown, "tensors").change(list_tensors, shared.pair, listed, **AT_ONCE)
     for name, part_tab in (("layers", layers_part), ("experts", experts_part), ("tensors", tensors_part)):
         part_tab.select(lambda opened=name: opened, None, shown, **LATEST)
+    shared.scan_stamp.change(advise, shared.pair, advised, **AT_ONCE)
+    advised.select(layer_clicked, None, shared.layer, **PICKED)
     for chart in maps:
         chart.select(_cell_clicked, panel.probe, [shared.layer, panel.probe], **PICKED)
     for chart in expert_maps:

@@ -16,13 +16,16 @@ from darwin_lab.errors import LabError
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.memory import FLOAT32, in_words
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.merging.prescription import MODES, Prescription
 from darwin_lab.mri.advantage import AdvantageMap, advantage
 from darwin_lab.mri.record import HALF_MEASURES, Scan
 from darwin_lab.statistics.bootstrap import MaxT, max_t_threshold
 from darwin_lab.ui.figures.advantage_map import advantage_map
+from darwin_lab.ui.figures.advice_map import advice_map
 from darwin_lab.ui.figures.probe_map import HALVES, MEASURES, probe_map
 from darwin_lab.ui.figures.style import Chart, nothing
 from darwin_lab.ui.session import facts
+from darwin_lab.ui.words import ADVICE_WORDS
 
 if TYPE_CHECKING:
     from darwin_lab.mri.contrast import Contrast
@@ -198,6 +201,32 @@ def signal_words(lab: Lab, pair: Pair) -> str:
         tail = "" if card.signal else ": carries no information for this pair"
         said.append((card.signal, "Card V6 formula", f"mri_ratio spread {_spread(*card.spread)}{tail}"))
     return _checked(said)
+
+
+def advice_chart(lab: Lab, pair: Pair) -> Chart:
+    """What each way to advise says of every layer, and why one says nothing."""
+    told: dict[str, Prescription] = {}
+    missing: dict[str, str] = {}
+    for mode, name in ADVICE_WORDS.items():
+        try:
+            found = lab.prescription(pair, mode)
+        except LabError as error:
+            missing[name] = str(error)
+            continue
+        if found is None:
+            missing[name] = "waits for the scan"
+        else:
+            told[name] = found
+    swaps = told.get(ADVICE_WORDS[MODES[0]])
+    return advice_map(
+        {name: advice.layer_ratio for name, advice in told.items()},
+        spans={
+            name: _spread(*advice.spread) + ("" if advice.signal else ", no signal") for name, advice in told.items()
+        },
+        layers=pair.anatomy.layers,
+        missing=missing,
+        golden=swaps.golden if swaps else (),
+    )
 
 
 def signal_awaited(words: str = "looking up the scan…") -> str:

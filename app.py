@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 from darwin_lab.errors import LabError
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.ui.components.head import page_head
 from darwin_lab.ui.page import build
 from darwin_lab.ui.theme import STYLE_SHEET, lab_theme
 
@@ -34,6 +35,7 @@ if __name__ == "__main__":
     demo.launch(
         theme=lab_theme(),
         css_paths=[STYLE_SHEET],
+        head=page_head(),
         footer_links=[],
         run_history=False,
         state_session_capacity=200,

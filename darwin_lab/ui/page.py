@@ -17,7 +17,7 @@ from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.views import JobView
-from darwin_lab.ui.components.chart import serve_plotly
+from darwin_lab.ui.components.head import serve_plotly
 from darwin_lab.ui.components.status_bar import address, status_bar, status_value
 from darwin_lab.ui.session import (
     AT_ONCE,
@@ -79,7 +79,7 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
         def arrive(request: gr.Request) -> Any:
             return on_arrival(lab, first, dict(request.query_params))
 
-        page.load(arrive, None, [pair, layer, run, load, tabs], **QUIET)
+        page.load(arrive, None, [pair, layer, run, load, scan, tabs], **QUIET)
 
         pair.change(lambda key: header_of(pair_of(lab, key)), pair, header, **AT_ONCE)
 
@@ -121,7 +121,8 @@ def child_hash(lab: Lab, pair: Pair, genes: dict[str, Any]) -> str | None:
 
 
 def on_arrival(lab: Lab, first: Pair | None, query: dict[str, str]) -> list[Any]:
-    """What a visitor's link asks for: pair, layer, run, candidate, child, tab. A broken part is named and left out."""
+    """What a visitor's link asks for: pair, layer, run, candidate, child, tab. A broken part is named and left out. The
+    stamp of the scan comes with it: the maps need not wait for the clock."""
     pair, chosen = first, dict(NO_RUN_CHOSEN)
     wanted = None
     try:
@@ -137,11 +138,12 @@ def on_arrival(lab: Lab, first: Pair | None, query: dict[str, str]) -> list[Any]
         gr.Warning("That link is not valid: " + html.escape(str(error)), title="Link", duration=8)
     tab = gr.Tabs(selected=query["tab"]) if query.get("tab") in TABS else gr.skip()
     if pair is None:
-        return ["", None, NO_RUN_CHOSEN, gr.skip(), tab]
+        return ["", None, NO_RUN_CHOSEN, gr.skip(), gr.skip(), tab]
     layer = int(query["layer"]) if query.get("layer", "").isdigit() else None
     genome_ = wanted or neutral_genome("v6", pair.anatomy.layers)
     inside = layer is not None and layer < pair.anatomy.layers
-    return [pair.key, layer if inside else None, chosen, to_load(genome_, "arrival"), tab]
+    known = scan_stamp(lab, pair, lab.active_jobs())
+    return [pair.key, layer if inside else None, chosen, to_load(genome_, "arrival"), known, tab]
 
 
 def arriving(lab: Lab, key: str, instead: Pair | None) -> Pair | None:

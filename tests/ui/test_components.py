@@ -7,9 +7,9 @@ import pytest
 from darwin_lab.errors import LabError
 from darwin_lab.genome.layouts import layout_for
 from darwin_lab.lab.views import JobView
-from darwin_lab.ui.components.chart import PLOTLY_JS
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
 from darwin_lab.ui.components.genome_editor import editor_value, genes_from
+from darwin_lab.ui.components.head import PLOTLY_JS
 from darwin_lab.ui.components.menus import Choice, Menu, Ticks
 from darwin_lab.ui.components.status_bar import status_value
 

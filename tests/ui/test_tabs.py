@@ -86,7 +86,7 @@ def test_every_chart_explains_itself(lab, pair):
 
 
 def test_a_visitor_meets_the_first_pair(lab, pair):
-    key, layer, run, load, _ = on_arrival(lab, pair, {})
+    key, layer, run, load, _, _ = on_arrival(lab, pair, {})
     assert (key, layer, run) == (pair.key, None, NO_RUN_CHOSEN)
     assert load["genome"]["layout"] == "v6"
 
@@ -94,7 +94,7 @@ def test_a_visitor_meets_the_first_pair(lab, pair):
 def test_a_link_restores_layer_and_child(lab, pair):
     wanted = neutral_genome("layerwise", pair.anatomy.layers).with_genes(layer_1=0.9)
     recipe = lab.recipe(pair, wanted)
-    key, layer, _, load, _ = on_arrival(lab, pair, {"layer": "2", "child": recipe.hash, "pair": pair.key})
+    key, layer, _, load, _, _ = on_arrival(lab, pair, {"layer": "2", "child": recipe.hash, "pair": pair.key})
     assert (key, layer) == (pair.key, 2)
     assert load["genome"]["genes"] == wanted.genes
 
@@ -103,7 +103,7 @@ def test_a_link_restores_layer_and_child(lab, pair):
     "query", [{"run": "../../etc/passwd"}, {"run": "0" * 12}, {"pair": "<script>"}, {"layer": "99"}]
 )
 def test_a_hostile_link_is_harmless(lab, pair, query):
-    key, layer, run, _, _ = on_arrival(lab, pair, query)
+    key, layer, run, _, _, _ = on_arrival(lab, pair, query)
     assert (key, layer, run["run"]) == (pair.key, None, None)
 
 

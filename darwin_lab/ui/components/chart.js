@@ -3,14 +3,6 @@
 const find = name => element.querySelector(name);
 const plot = find('.dl-plot'), note = find('.dl-note'), empty = find('.dl-empty'), card = find('.dl-chart');
 const table = find('.dl-table'), body = find('.dl-table-body');
-const source = (window.gradio_config?.root || '') + '/gradio_api/file=' + props.plotly_js;
-window.__darwinPlotly = window.__darwinPlotly || new Promise((resolve, reject) => {
-  const script = document.createElement('script');
-  script.src = source;
-  script.onload = () => resolve(window.Plotly);
-  script.onerror = () => reject(new Error('plotly.js is not served'));
-  document.head.appendChild(script);
-});
 let plotly = null, waiting = null, drawn = null, text = null, busy = false, wired = false, gone = false, tabled = null;
 
 const css = name => getComputedStyle(document.body).getPropertyValue(name).trim();

@@ -10,14 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import gradio as gr
-import plotly
 
+from darwin_lab.ui.components.head import on_load
 from darwin_lab.ui.figures.style import Chart
 from darwin_lab.ui.words import Help
 
-PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-_HERE = Path(__file__).parent
-_HTML, _JS = (_HERE / "chart.html").read_text(encoding="utf-8"), (_HERE / "chart.js").read_text(encoding="utf-8")
+_HTML = (Path(__file__).parent / "chart.html").read_text(encoding="utf-8")
 
 
 def chart_card(
@@ -30,7 +28,7 @@ def chart_card(
     return gr.HTML(
         Chart(empty=empty).wire(),
         html_template=_HTML,
-        js_on_load=_JS,
+        js_on_load=on_load("chart", "select"),
         apply_default_css=False,
         elem_id=elem_id,
         elem_classes=["dl-card"],
@@ -41,10 +39,4 @@ def chart_card(
         height=height,
         layered=layered,
         filename=f"darwin-lab-{elem_id.replace('_', '-')}",
-        plotly_js=str(PLOTLY_JS),
     )
-
-
-def serve_plotly() -> None:
-    """Let the browser fetch plotly.min.js, and only that file, from the installed package. Call before `launch`."""
-    gr.set_static_paths([PLOTLY_JS])

@@ -10,12 +10,11 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-_JS = (Path(__file__).parent / "data_table.js").read_text(encoding="utf-8")
+from darwin_lab.ui.components.head import on_load
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def data_table(
         html_template="<div class='dl-data' role='region' aria-label='{{label}}'>"
         + bar
         + f"<div class='dl-scroll' tabindex='0' style='{limit}'></div></div>",
-        js_on_load=_JS,
+        js_on_load=on_load("data_table", "select"),
         apply_default_css=False,
         elem_id=elem_id,
         label=label,

@@ -17,7 +17,7 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.scoring.chat import MOST_TOKENS, Manner
 from darwin_lab.scoring.prompt import context_of
 from darwin_lab.ui.components.data_table import data_table
-from darwin_lab.ui.components.menus import Menu, Ticks
+from darwin_lab.ui.components.menus import Menu, Ticks, picking
 from darwin_lab.ui.session import AT_ONCE, LATEST, QUIET, Shared, genome_at_hand, guarded, lead, pair_of
 from darwin_lab.ui.tabs.ask_views import answers_html, speed_table
 from darwin_lab.ui.tabs.parents_views import cards_table
@@ -94,7 +94,7 @@ def build(shared: Shared) -> None:
         return [gr.CheckboxGroup(choices=listed, **picked), gr.Dropdown(choices=questions, value=None)]
 
     shared.child_stamp.change(offer, [shared.pair, shared.genome, models], [models, examples], **AT_ONCE)
-    examples.input(lambda text: text or gr.skip(), examples, prompt, **LATEST)
+    picking(examples)(lambda text: text or gr.skip(), examples, prompt, **LATEST)
 
     @guarded
     def begin(pair_key: str, text: str, who: list[str], *how: Any) -> Any:

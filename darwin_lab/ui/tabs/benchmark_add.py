@@ -21,6 +21,7 @@ from darwin_lab.scoring.items import Item
 from darwin_lab.ui import words
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
+from darwin_lab.ui.components.menus import picking
 from darwin_lab.ui.figures.style import plural
 from darwin_lab.ui.session import AT_ONCE, CHOSEN, PICKED, QUIET, guarded, pair_of, say, verdict
 from darwin_lab.ui.tabs import benchmark_leaks
@@ -102,7 +103,7 @@ def build(place: Place) -> None:
         return [state_words(guess, path), preview_of(guess), gr.Button(interactive=not guess.problems)]
 
     for menu in menus:
-        menu.input(changed, [file, *menus], [state, preview, add], **CHOSEN)
+        picking(menu)(changed, [file, *menus], [state, preview, add], **CHOSEN)
 
     @guarded
     def take(path: str | None, called: str, *values: Any) -> Any:

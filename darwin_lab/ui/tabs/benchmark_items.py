@@ -17,7 +17,7 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.ui import words
 from darwin_lab.ui.components.data_table import Column, Row, data_table, table_value
 from darwin_lab.ui.components.heading import heading
-from darwin_lab.ui.components.menus import Menu
+from darwin_lab.ui.components.menus import Menu, picking
 from darwin_lab.ui.session import AT_ONCE, LATEST, PICKED, pair_of, say
 from darwin_lab.ui.tabs import benchmark_answers as answers
 from darwin_lab.ui.tabs.benchmark_place import (
@@ -93,8 +93,8 @@ def build(place: Place) -> gr.Dropdown:
 
     inputs = [shared.pair, shared.genome, place.split, place.child, benchmark, which, category, text, gated, item]
     outputs = [note, which, category, table, detail, gated, split_table, groups]
-    changes = (shared.child_stamp.change, place.split.change, place.child.change, benchmark.change, which.input,
-               category.input, text.input, gated.input, item.change)  # fmt: skip
+    changes = (shared.child_stamp.change, place.split.change, place.child.change, benchmark.change, picking(which),
+               picking(category), text.input, gated.input, item.change)  # fmt: skip
     for change in changes:
         change(show, inputs, outputs, **LATEST)
 

@@ -23,6 +23,7 @@ from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.genome_editor import genes_from, genome_editor
+from darwin_lab.ui.components.menus import picking
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import (
     AT_ONCE,
@@ -198,7 +199,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
         return to_load(genome, "choice:" + ",".join(map(str, picked)))
 
     for widget in choices:
-        widget.input(guarded(chosen), [editor, shared.pair, shared.genome, *choices], shared.load, **CHOSEN)
+        picking(widget)(guarded(chosen), [editor, shared.pair, shared.genome, *choices], shared.load, **CHOSEN)
 
     def show(load: dict[str, Any], pair_key: str) -> list[Any]:
         """Put a genome that some tab asked for into the editor and everything beside it."""
@@ -250,7 +251,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             gr.Info(f"{stretched}.", title="Preset", duration=8)
         return to_load(genome, f"preset:{name}")
 
-    preset.input(load_preset, [preset, shared.pair], shared.load, **CHOSEN)
+    picking(preset)(load_preset, [preset, shared.pair], shared.load, **CHOSEN)
 
     @guarded
     def advised(payload: Any, pair_key: str, at_hand: dict[str, Any] | None, *picked: Any) -> Any:

@@ -20,7 +20,7 @@ from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.components.job_line import job_line
-from darwin_lab.ui.components.menus import Choice, Menu
+from darwin_lab.ui.components.menus import Choice, Menu, picking
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import (
     AT_ONCE,
@@ -175,7 +175,7 @@ def build(shared: Shared) -> None:
         report, mended, mended_head, mended_verdicts, mended_layers, mended_losses, tried, use,
     ]  # fmt: skip
     inputs = [shared.pair, shared.genome, model, probe, *limits]
-    for change in (shared.child_stamp.change, probe.input, model.input):
+    for change in (shared.child_stamp.change, probe.input, picking(model)):
         change(show, inputs, shown, **LATEST)
     for limit in limits:
         limit.input(show, inputs, shown, **LATEST)

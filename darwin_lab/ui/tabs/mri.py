@@ -49,6 +49,22 @@ def build(shared: Shared) -> None:
         )
         progress = gr.HTML(elem_id="mri_progress", min_width=280)
         scan_now = gr.Button("Scan this pair", size="sm", elem_id="scan_now", visible=False, min_width=140)
+
+    def draw(pair_key: str, by: str, part: str, who: str, view_by: str) -> list[Any]:
+        pair = pair_of(lab, pair_key)
+        if pair is None:
+            return [nothing(WAITING).wire()] * 3 + [signal_awaited("no pair is open"), "", gr.Button(visible=False)]
+        scans, asked = both_scans(lab, pair), half_of(part)
+        try:
+            differing = difference(lab, pair, scans, by, view_by, asked)
+        except (LabError, ValueError) as error:
+            differing = nothing(str(error))
+        charts = shown_charts([*probe_charts(pair, scans, by, asked), differing], who)
+        busy = any(job.kind.startswith(("scan", "contrast", "static")) for job in lab.active_jobs())
+        whole = all(lab.scan_is_complete(pair, person) for person in scans) and lab.contrast(pair) is not None
+        idle = not whole and not busy and all(check.ok for check in pair.checks)
+        return [*charts, signal_words(lab, pair), progress_words(lab, pair, scans), gr.Button(visible=idle)]
+
     with gr.Tabs(elem_id="mri_parts", selected="layers"):
         with gr.Tab("Layers", id="layers", elem_id="mri_part_layers") as layers_part:
             signal = gr.HTML(signal_awaited(), elem_id="mri_signal")
@@ -85,6 +101,10 @@ def build(shared: Shared) -> None:
                         layered=True,
                     )
                 )
+            # what is seen first listens first: gradio asks the listeners of one change one after the other
+            controls = [shared.pair, measure, half, model, view]
+            for change in (measure.input, half.input, model.input, view.input, shared.scan_stamp.change):
+                change(draw, controls, [*maps, signal, progress, scan_now], **LATEST)
             advised = chart_card(
                 "advice_map",
                 "What each way to advise says",
@@ -112,21 +132,6 @@ def build(shared: Shared) -> None:
     trial_card.build(shared)
     scan_card.build(shared)
 
-    def draw(pair_key: str, by: str, part: str, who: str, view_by: str) -> list[Any]:
-        pair = pair_of(lab, pair_key)
-        if pair is None:
-            return [nothing(WAITING).wire()] * 3 + [signal_awaited("no pair is open"), "", gr.Button(visible=False)]
-        scans, asked = both_scans(lab, pair), half_of(part)
-        try:
-            differing = difference(lab, pair, scans, by, view_by, asked)
-        except (LabError, ValueError) as error:
-            differing = nothing(str(error))
-        charts = shown_charts([*probe_charts(pair, scans, by, asked), differing], who)
-        busy = any(job.kind.startswith(("scan", "contrast", "static")) for job in lab.active_jobs())
-        whole = all(lab.scan_is_complete(pair, person) for person in scans) and lab.contrast(pair) is not None
-        idle = not whole and not busy and all(check.ok for check in pair.checks)
-        return [*charts, signal_words(lab, pair), progress_words(lab, pair, scans), gr.Button(visible=idle)]
-
     def advise(pair_key: str) -> str:
         pair = pair_of(lab, pair_key)
         return (nothing(WAITING) if pair is None or not pair.compatible else advice_chart(lab, pair)).wire()
@@ -137,9 +142,6 @@ def build(shared: Shared) -> None:
             return [NO_PROFILE, table_value((), (), empty=NO_PROFILE)]
         return [tensors_note(lab, pair), model_tensors(lab, pair)]
 
-    controls = [shared.pair, measure, half, model, view]
-    for change in (measure.input, half.input, model.input, view.input, shared.scan_stamp.change):
-        change(draw, controls, [*maps, signal, progress, scan_now], **LATEST)
     listed = [tensors_head, tensors]
     tensors_part.select(list_tensors, shared.pair, listed, **LATEST)
     mri_panel.when_open(shared, shown, "tensors").change(list_tensors, shared.pair, listed, **AT_ONCE)

@@ -14,7 +14,7 @@ from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
-from darwin_lab.ui.components.menus import Menu
+from darwin_lab.ui.components.menus import Menu, picking
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import LATEST, Shared, pair_of, say
 from darwin_lab.ui.tabs import mri_expert_views as views
@@ -109,7 +109,7 @@ def build(shared: Shared, tab: gr.Tab, shown: gr.State) -> list[gr.HTML]:
 
     controls = [shared.pair, measure, order, model, probe]
     drawn = [dense, *maps, *lines, head, health, probe]
-    for change in (measure.input, order.input, model.input, probe.input, tab.select):
+    for change in (measure.input, order.input, model.input, picking(probe), tab.select):
         change(draw, controls, drawn, **LATEST)
     when_open(shared, shown, "experts").change(draw, controls, drawn, **LATEST)
     return [*maps, *lines]

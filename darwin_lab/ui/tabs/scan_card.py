@@ -20,7 +20,7 @@ from darwin_lab.ui.components.data_table import data_table
 from darwin_lab.ui.components.download import served
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.components.job_line import job_line
-from darwin_lab.ui.components.menus import Menu
+from darwin_lab.ui.components.menus import Menu, picking
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import (
     AT_ONCE,
@@ -273,6 +273,6 @@ def build(shared: Shared) -> None:
             return say(str(error), bad=True), nothing(str(error)).wire()
         return views.compared(lab, pair, (other, scan_id), (called, f"“{one.name}”"), by)
 
-    for change in (chosen.change, against.input, measure.input, shared.pair.change):
+    for change in (chosen.change, picking(against), measure.input, shared.pair.change):
         change(compare, comparing, [told, chart], **LATEST)
     chart.select(layer_clicked, None, shared.layer, **PICKED)

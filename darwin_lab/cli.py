@@ -20,6 +20,7 @@ from darwin_lab.errors import Cancelled, LabError
 from darwin_lab.genome.genome import EXPERT_MODES, ROUTER_SOURCES
 from darwin_lab.genome.layouts import LAYOUTS
 from darwin_lab.merging.operators import OPERATORS
+from darwin_lab.merging.prescription import MODES
 
 DONE, FAULT, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 _MODEL = "a folder, a Hub id such as org/name, or family:father, family:mother, family:ancestor"
@@ -133,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     _matching(evolve)
     evolve.add_argument("--layout", choices=LAYOUTS, help="default v6")
     evolve.add_argument("--operator", choices=(*OPERATORS, "mix"), help="default lerp")
+    _advice(evolve)
     evolve.add_argument("--budget", type=int, metavar="N", help="candidates scored for real")
     evolve.add_argument("--seed", type=int, metavar="N", help="of the search; default 0")
     evolve.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the run and its child")
@@ -248,6 +250,7 @@ def _merge(merge: argparse.ArgumentParser) -> None:
     merge.add_argument("--seed", type=int, metavar="N", help="of the random masks; default 0, or the genome's")
     merge.add_argument("--vocab", choices=("same", "by-token"), help="by-token: the rows of tokens that both have")
     merge.add_argument("--scans", type=Path, nargs=2, metavar=("DIR_A", "DIR_B"), help="scans of father and mother")
+    _advice(merge)
     merge.add_argument("--dtype", metavar="D", help="bfloat16, float16 or float32; default the father's")
     merge.add_argument("--shard-size", metavar="SIZE", help="such as 2GB or 500MB; default the father's shards")
     merge.add_argument("--devices", default="cpu", metavar="D,D", help="such as cuda:0,cuda:1; default cpu")
@@ -262,6 +265,12 @@ def _verb(verbs: Any, name: str, what: str) -> argparse.ArgumentParser:
 
 def _matching(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--match-experts", action="store_true", help="pair experts by likeness instead of by number")
+
+
+def _advice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--advice", choices=MODES, help="what the MRI advises by; default contrastive, with --scans card_v6"
+    )
 
 
 def _parents(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

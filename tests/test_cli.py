@@ -10,6 +10,7 @@ import pytest
 
 from darwin_lab.checkpoint.opening import open_checkpoint
 from darwin_lab.cli import main
+from darwin_lab.merging.prescription import MODES
 
 Trio = tuple[Path, Path, Path]
 
@@ -107,6 +108,32 @@ def test_scans_can_be_given_to_a_merge_and_must_be_the_parents(
     code, _, err = run(capsys, *command, tmp_path / "b", tmp_path / "a", "--out", tmp_path / "swapped")
     assert code == 2
     assert "the father's scan is of" in err
+
+
+def test_a_merge_goes_by_the_advice_that_is_asked_for(
+    capsys, tiny_llama_pair: Trio, probes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darwin_lab.lab.pairs.GENERIC_PROBES", probes)
+    father, mother, _ = tiny_llama_pair
+    for name, model in (("a", father), ("b", mother)):
+        assert run(capsys, "scan", model, "--probes", probes, "--out", tmp_path / name)[0] == 0
+    genome = tmp_path / "genome.json"
+    genome.write_text('{"layout": "v6", "genes": {"mri_trust": 1.0}}')
+    command, scans = ["merge", father, mother, "--genome", genome], ("--scans", tmp_path / "a", tmp_path / "b")
+    found = {}
+    for mode in MODES[1:]:
+        given = run_json(capsys, *command, *scans, "--advice", mode, "--out", tmp_path / f"given-{mode}")
+        stored = run_json(capsys, *command, "--advice", mode, "--out", tmp_path / f"stored-{mode}")
+        assert given["prescription"] == stored["prescription"]
+        found[mode] = given["prescription"]
+    swaps = run_json(capsys, *command, "--out", tmp_path / "swaps")["prescription"]
+    assert len({swaps, *found.values()}) == 4
+    for words, asked in {
+        "contrastive advice swaps layers between the parents": (*command, *scans, "--advice", "contrastive"),
+        "--advice does nothing beside this": ("merge", father, mother, "--ratio", 0.5, "--advice", "paper"),
+    }.items():
+        code, _, err = run(capsys, *asked, "--out", tmp_path / "no")
+        assert (code, err.count("\n")) == (2, 1) and words in err
 
 
 def test_scan_gives_importance_per_probe_and_layer(capsys, tiny_moe_pair: Trio, probes: Path, tmp_path: Path) -> None:

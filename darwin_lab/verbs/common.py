@@ -8,7 +8,7 @@ from darwin_lab.checkpoint.anatomy import read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint, read_json
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome, genome_from_json
-from darwin_lab.merging.prescription import Prescription
+from darwin_lab.merging.prescription import MODES, Prescription
 from darwin_lab.mri.probes import FAMILY_PROBES, GENERIC_PROBES, ProbeSet, load_probes
 from darwin_lab.progress import Tick, part
 
@@ -66,9 +66,11 @@ def lab_advice(
     *,
     matched: bool = False,
     probes: Path | None = None,
+    mode: str = MODES[0],
 ) -> tuple[Prescription | None, bool]:
-    """The prescription with the hash `wanted`, else that of the lab's scans of both parents on `probes` (the built-in
-    ones), made now where they are missing; and whether any was made. `matched`: their experts meet by likeness."""
+    """The prescription with the hash `wanted`, else what the lab's scans of both parents on `probes` (the built-in
+    ones) advise by `mode`, made now where they are missing; and whether any was made. `matched`: their experts meet by
+    likeness."""
     from darwin_lab.lab.lab import Lab
 
     lab, experts = Lab(), "matched" if matched else "numbered"
@@ -77,6 +79,6 @@ def lab_advice(
         jobs = lab.request_scan(pair) if wanted is None else []
         for index, job_id in enumerate(jobs):
             lab.wait(job_id, part(tick, index / len(jobs), (index + 1) / len(jobs)))
-        return lab.advice(pair, wanted), bool(jobs)
+        return lab.advice(pair, wanted) if wanted else lab.prescription(pair, mode), bool(jobs)
     finally:
         lab.close()

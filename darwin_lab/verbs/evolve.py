@@ -63,6 +63,7 @@ def _started(lab: Lab, arguments: argparse.Namespace) -> tuple[str, Pair]:
         experts=MATCHED if arguments.match_experts else NUMBERED,
     )
     asked = {name: getattr(arguments, name) for name in ("layout", "operator", "budget", "seed")}
+    asked["prescription"] = arguments.advice
     settings: EvolutionSettings = settings_from_json(
         {name: value for name, value in asked.items() if value is not None}
     )
@@ -86,6 +87,7 @@ def _resumed(lab: Lab, arguments: argparse.Namespace) -> tuple[str, Pair]:
         ("FATHER", lasting_ref(arguments.father), refs["father"]),
         ("MOTHER", lasting_ref(arguments.mother), refs["mother"]),
         ("--vocab", arguments.vocab, refs.get("vocabulary", "same")),
+        ("--advice", arguments.advice, settings["prescription"]),
         ("--match-experts", MATCHED if arguments.match_experts else None, refs.get("experts", NUMBERED)),
         *((f"--{name}", getattr(arguments, name), settings[name]) for name in ("layout", "operator", "budget", "seed")),
     ):

@@ -22,14 +22,14 @@ from darwin_lab.genome.genome import Genome, genome_from_json
 from darwin_lab.genome.presets import preset_genome, stretch_words
 from darwin_lab.merging.mergekit import read_mergekit
 from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR, USES_DENSITY_B, USES_DRAWS
-from darwin_lab.merging.prescription import Prescription
+from darwin_lab.merging.prescription import MODES, Prescription
 from darwin_lab.merging.recipe import Recipe, make_recipe, uniform_recipe
 from darwin_lab.merging.recipe_file import read_recipe_file
 from darwin_lab.progress import Tick, part
 from darwin_lab.verbs.common import Result, genome_of_file, lab_advice, matching
 
 _SCANNING_SHARE, _LOOKING_SHARE = 0.8, 0.05
-_DECIDED = frozenset({"operator", "option", "density", "scans", "router", "experts"})
+_DECIDED = frozenset({"operator", "option", "density", "scans", "advice", "router", "experts"})
 """Flags that a recipe or mergekit file leaves no room for."""
 
 
@@ -178,10 +178,11 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
         if ancestor is None and NEEDS_ANCESTOR[genome.operator]:
             raise LabError(f"{genome.operator} needs a common ancestor; give --ancestor, or use dare, lerp or slerp")
     asks = genome.reads_advice if genome else arguments.experts in ("preserve", "usage")
-    if arguments.scans is not None and not asks:
-        raise LabError(
-            "--scans does nothing beside this; leave it out, or give --experts or a genome that trusts the MRI"
-        )
+    for flag in ("scans", "advice"):
+        if getattr(arguments, flag) is not None and not asks:
+            raise LabError(
+                f"--{flag} does nothing beside this; leave it out, or give --experts or a genome that trusts the MRI"
+            )
     scanned = _SCANNING_SHARE if asks and arguments.scans is None else 0.0
     words = stretch_words(arguments.preset, anatomy.layers) if arguments.preset else ""
     notes = [words] if words else []
@@ -289,14 +290,17 @@ def _advice(
     """The prescription that the genome or --experts goes by: from the scans given, or of scans made now."""
     trust = f"mri_trust {genome.genes['mri_trust']:g}: " if genome and genome.genes.get("mri_trust") else ""
     if arguments.scans is not None:
-        advice = _given_advice(arguments, father, mother, order)
-        notes += [f"{trust}card V6 advice from the scans given", advice.note]
+        mode = arguments.advice or "card_v6"
+        advice = _given_advice(arguments, father, mother, order, mode)
+        notes += [f"{trust}{mode} advice from the scans given", advice.note]
         return advice
     wanted = genome.prescription if genome else None
+    if wanted and arguments.advice:
+        raise LabError(f"--advice {arguments.advice} does nothing beside a genome that names its prescription {wanted}")
     try:
         found, fresh = lab_advice(
             arguments.father, arguments.mother, arguments.ancestor, arguments.vocab or "same", wanted, tick,
-            matched=arguments.match_experts,
+            matched=arguments.match_experts, mode=arguments.advice or MODES[0],
         )  # fmt: skip
     except LabError as error:
         told, flag, limit = str(error).partition("; shorten it, or cut all texts with --max-tokens ")
@@ -312,16 +316,22 @@ def _given_advice(
     father: Checkpoint,
     mother: Checkpoint,
     order: Mapping[int, tuple[int, ...]] | None,
+    mode: str,
 ) -> Prescription:
-    """Card V6 advice from two saved scans; the contrastive one needs the parents side by side."""
+    """Advice by a published formula from two saved scans; the contrastive one needs the parents side by side."""
     from darwin_lab.mri.prescribe import prescribe
     from darwin_lab.mri.record import Scan
     from darwin_lab.mri.static import static_profile
 
+    if mode == MODES[0]:
+        raise LabError(
+            f"{mode} advice swaps layers between the parents, which --scans do not hold; leave --scans out, "
+            f"or choose --advice {', '.join(MODES[1:])}"
+        )
     scan_a, scan_b = (Scan.load(folder) for folder in arguments.scans)
     for who, parent, made in (("father", father, scan_a), ("mother", mother, scan_b)):
         if made.fingerprint != parent.fingerprint:
             raise LabError(f"the {who}'s scan is of {made.model}, not of {parent.name} as it is now; scan it again")
     anatomy = read_anatomy(father)
     aligned = align(father, mother, vocabulary=arguments.vocab or "same", expert_order=order)
-    return prescribe(scan_a, scan_b, anatomy, mode="card_v6", static=static_profile(father, aligned, anatomy))
+    return prescribe(scan_a, scan_b, anatomy, mode=mode, static=static_profile(father, aligned, anatomy))

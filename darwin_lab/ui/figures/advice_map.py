@@ -16,6 +16,7 @@ from darwin_lab.ui.figures.style import Cell, Chart, colour_bar_below, frame, ga
 
 NUMBERS = 40
 """Up to this many layers a cell carries its share as a number."""
+_NOTE = "mean of each layer's tensors; beside a row how far single tensors reach"
 
 
 def advice_map(
@@ -34,7 +35,7 @@ def advice_map(
     z = np.full((len(ways), layers), np.nan, dtype=np.float32)
     for row, way in enumerate(shares):
         z[row] = shares[way]
-    labels = [f"{way}<br><sup>{spans.get(way, 'not known')}</sup>" for way in ways]
+    labels = [f"{way}<br>{spans.get(way, 'not known')}" for way in ways]
     figure = frame(left=150, top=26 if golden else 12)
     figure.add_trace(
         go.Heatmap(
@@ -73,7 +74,7 @@ def advice_map(
     figure.update_layout(margin={"b": 70, "autoexpand": False})
     figure.update_xaxes(**layer_ticks(layers))
     figure.update_yaxes(autorange="reversed", title=None, showgrid=False)
-    said = [*(["★ golden layers"] if golden else []), *(f"{way}: {why}" for way, why in missing.items())]
+    said = [_NOTE, *(["★ golden layers"] if golden else []), *(f"{way}: {why}" for way, why in missing.items())]
     rows: list[tuple[Cell, ...]] = [
         (way, f"L{layer}", float(value)) for way, values in shares.items() for layer, value in enumerate(values)
     ]

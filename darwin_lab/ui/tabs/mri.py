@@ -107,7 +107,7 @@ def build(shared: Shared) -> None:
                 change(draw, controls, [*maps, signal, progress, scan_now], **LATEST)
             advised = chart_card(
                 "advice_map",
-                "What each way to advise says",
+                "What each formula advises",
                 words.ADVICE,
                 empty=mri_experts.LOOKING,
                 height=250,

@@ -75,7 +75,18 @@ def test_no_choice_and_no_pick_is_dropped_while_another_is_answered(lab, pair):
     for event in page["dependencies"]:
         for part, name in event["targets"]:
             if name in modes and kinds.get(part) not in ("tab", "tabitem"):
-                assert event["trigger_mode"] == modes[name], (kinds[part], event)
+                mode = "always_last" if kinds[part] == "dropdown" else modes[name]
+                assert event["trigger_mode"] == mode, (kinds[part], event)
+
+
+def test_no_menu_listens_to_the_event_that_comes_twice_for_one_pick(lab, pair):
+    page = build(lab, pair).get_config_file()
+    menus = {
+        part["id"] for part in page["components"] if part["type"] == "dropdown" and not part["props"].get("multiselect")
+    }
+    listened = {(part, name) for event in page["dependencies"] for part, name in event["targets"] if part in menus}
+    assert {name for _, name in listened} <= {"select", "change"}
+    assert "select" in {name for _, name in listened}
 
 
 def test_every_chart_explains_itself(lab, pair):

@@ -1,9 +1,10 @@
 """Does the contrastive prescription help? Over probe draws, on report items, against blend, best lerp and placebo.
 
 Scans the pair, resamples the probe texts ten times, makes a child of each prescription and of its placebo (the same
-advice with its layers permuted), chooses the best uniform ratio on selection items, and scores all of them on report
-items: one counted look, in a store of its own. Prints every mean, every difference with its paired test, and the
-sentence, whatever it says. What a probe draw is, and what the tests resample: darwin_lab/evolution/trial.py.
+advice with its layers permuted), chooses the best uniform ratio on selection items, and scores all of them, and the
+children that the published formulas advise, on report items: one counted look, in a store of its own. Prints every
+mean, every difference with its paired test, and the sentence, whatever it says. What a probe draw is, and what the
+tests resample: darwin_lab/evolution/trial.py.
 
     python benchmarks/prescription_helps.py [--draws 10] [--seed 0] [--home DIR]
         [--father F --mother M --items FILE.jsonl]    (default: the embedded family)

@@ -1,4 +1,4 @@
-"""Does the prescription help? Children made by its advice against plain blends and against its own placebo.
+"""Does the prescription help? Children made by its advice against plain blends, its own placebo and published formulas.
 
 Takes the measurements of a pair and a way to score recipes; gives a `Trial`: differences on report items with
 intervals, tests and one sentence, whatever it says. Knows no model and no store.
@@ -13,6 +13,7 @@ the draws are pooled into one number, and items (or their clusters) are what the
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 DRAWS = 10
 LEVEL = 0.05
 RIVALS = ("blend", "lerp", "placebo")
+"""What the prescription must beat to help. The published formulas, where they can be worked out, are tested too."""
 _SWEEP_SHARE = 0.25
 
 
@@ -66,7 +68,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Against:
-    """The prescription minus one rival in accuracy: 95 % interval, p, p after Holm over the three, and every draw."""
+    """The prescription minus one rival in accuracy: 95 % interval, p, p after Holm over all rivals, and every draw."""
 
     rival: str
     difference: float
@@ -93,7 +95,7 @@ class Trial:
     clusters      units the tests resample: items, or clusters of items
     lerp          the uniform ratio that did best on the `selected` selection items, of those in `sweep`
     sweep         ratio -> fitness there
-    arms          "prescription", "placebo", "blend", "lerp", "father", "mother"
+    arms          "prescription", "placebo", "blend", "lerp", "father", "mother", and published formulas by their mode
     """
 
     draws: int
@@ -108,6 +110,13 @@ class Trial:
     sweep: dict[str, float]
     arms: dict[str, Arm]
     against: tuple[Against, ...]
+    dtype: str = "float32"
+    """Of the scans that advised."""
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Rival -> verdict, of those the prescription must beat."""
+        return {row.rival: row.verdict for row in self.against if row.rival in RIVALS}
 
     @property
     def sentence(self) -> str:
@@ -126,7 +135,7 @@ class Trial:
             fields: dict[str, Any] = {name: data[name] for name in plain}
             arms = {name: Arm(**{**arm, **_tuples(arm, "by_draw", "recipes")}) for name, arm in data["arms"].items()}
             against = tuple(Against(**{**row, **_tuples(row, "by_draw")}) for row in data["against"])
-            return Trial(**fields, arms=arms, against=against)
+            return Trial(**fields, arms=arms, against=against, dtype=data.get("dtype", "float32"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LabError(f"that is no trial of a prescription ({error}); run it again") from error
 
@@ -185,30 +194,37 @@ def run_trial(
     seed: int = 0,
     vocabulary: str = "same",
     expert_order: Mapping[int, tuple[int, ...]] | None = None,
+    published: Mapping[str, Prescription] = MappingProxyType({}),
     tick: Tick = silent,
 ) -> Trial:
     """Choose the best lerp on selection items, then score everything on report items: one look.
 
-    `texts` is what a draw took of each probe, `lerp(ratio)` the recipe of one ratio for everything. What `tick` and
-    `score` raise passes through; what was scored is `score`'s to remember.
+    `texts` is what a draw took of each probe, `lerp(ratio)` the recipe of one ratio for everything, `published` what
+    the published formulas advise, by mode. What `tick` and `score` raise passes through; what was scored is `score`'s
+    to remember.
     """
     sweep = [lerp(ratio) for ratio in SWEEP]
     found = score(sweep, "selection", None, part(tick, 0.0, _SWEEP_SHARE))
     fitness = {ratio: _fitness(one) for ratio, one in zip(SWEEP, found, strict=True)}
     best = max(SWEEP, key=lambda ratio: fitness[ratio])
+
+    def taken(advice: Prescription) -> Recipe:
+        return advised_recipe(advice, anatomy, vocabulary, expert_order)
+
     recipes = {
-        "prescription": [advised_recipe(draw.prescription, anatomy, vocabulary, expert_order) for draw in advised],
-        "placebo": [advised_recipe(draw.placebo, anatomy, vocabulary, expert_order) for draw in advised],
+        "prescription": [taken(draw.prescription) for draw in advised],
+        "placebo": [taken(draw.placebo) for draw in advised],
         "blend": [lerp(0.5)],
         "lerp": [lerp(best)],
         "father": [lerp(0.0)],
         "mother": [lerp(1.0)],
+        **{mode: [taken(advice)] for mode, advice in published.items()},
     }
     flat = [recipe for made in recipes.values() for recipe in made]
     answers = iter(score(flat, "report", None, part(tick, _SWEEP_SHARE, 1.0)))
     scores = {name: [next(answers) for _ in made] for name, made in recipes.items()}
     first = scores["blend"][0]
-    tests = {rival: _test(scores["prescription"], scores[rival], seed) for rival in RIVALS}
+    tests = {rival: _test(scores["prescription"], scores[rival], seed) for rival in (*RIVALS, *published)}
     adjusted = holm([test.p for test in tests.values()])
     return Trial(
         draws=len(advised),
@@ -258,7 +274,7 @@ def _fitness(score: Score) -> float:
 
 
 def _sentence(trial: Trial) -> str:
-    verdicts = {row.rival: row.verdict for row in trial.against}
+    verdicts = trial.verdicts
     better = [rival for rival, verdict in verdicts.items() if verdict == "better"]
     if not trial.informative:
         return (
@@ -273,8 +289,11 @@ def _sentence(trial: Trial) -> str:
         head = "The prescription does not help on this pair"
     else:
         head = "No help shown from the prescription on this pair"
-    body = "; ".join(_against_words(row, trial) for row in trial.against)
-    tail = f" Mean of {trial.draws} probe draws on {trial.n:,} report items, p after Holm over the three."
+    body = "; ".join(_against_words(row, trial) for row in trial.against if row.rival in verdicts)
+    tests = len(trial.against)
+    tail = f" Mean of {trial.draws} probe draws on {trial.n:,} report items, p after Holm over all {tests} tests."
+    formulas = "; ".join(_against_words(row, trial) for row in trial.against if row.rival not in verdicts)
+    tail += f" Beside the published formulas: {formulas}." if formulas else ""
     if better and verdicts["placebo"] == "no difference shown":
         tail += " Permuting its layers did as well: what helped is not which layer gets which share."
     if trial.informative < trial.draws:
@@ -283,7 +302,8 @@ def _sentence(trial: Trial) -> str:
 
 
 def _against_words(row: Against, trial: Trial) -> str:
-    names = {"blend": "the .5 blend", "lerp": f"the best lerp ({trial.lerp:g})", "placebo": "the placebo"}
+    names = {"blend": "the .5 blend", "lerp": f"the best lerp ({trial.lerp:g})", "placebo": "the placebo",
+             "card_v5": "card V5", "card_v6": "card V6", "paper": "the paper's"}  # fmt: skip
     name, p = names[row.rival], "p < .001" if row.p_holm < 0.001 else f"p = {row.p_holm:.3f}"
     size = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], {p}"
     if row.verdict == "no difference shown":

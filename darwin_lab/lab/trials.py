@@ -5,13 +5,16 @@ gradient view that was cancelled or killed goes on where it stopped. Knows no wi
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from darwin_lab.errors import LabError
 from darwin_lab.lab import recipes, scanning, scoring
+from darwin_lab.lab.memory import FLOAT32
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.workbench import Workbench
+from darwin_lab.merging.prescription import MODES, Prescription
 from darwin_lab.merging.recipe import Recipe
 from darwin_lab.progress import Tick, part
 from darwin_lab.scoring.score import Score
@@ -51,7 +54,7 @@ class Trials:
         def work(tick: Tick) -> dict[str, Any]:
             scanning.ensure(self._bench, pair, part(tick, 0.0, _SCAN_SHARE), dtype)
             trial = self._run(pair, draws, seed, dtype, part(tick, _SCAN_SHARE, 1.0))
-            name = _trial_name(draws, seed)
+            name = f"trial-{draws}-{seed}" + ("" if dtype == FLOAT32 else f"-{dtype}")
             if self._kept(pair, name) != trial:
                 self._bench.store.put_report(pair.key, name, trial.to_json())
             self._bench.store.put_note("trial", pair.key, "newest", name)
@@ -153,7 +156,7 @@ class Trials:
         def score(made: Sequence[Recipe], split: str, ids: Sequence[str] | None, share: Tick) -> list[Score]:
             return scoring.score_recipes(self._bench, pair, made, split, ids, share)
 
-        return run_trial(
+        trial = run_trial(
             advised,
             pair.anatomy,
             {probe: len(lengths) for probe, lengths in swaps.lengths.items()},
@@ -162,13 +165,19 @@ class Trials:
             seed=seed,
             vocabulary=pair.vocabulary,
             expert_order=pair.expert_order,
+            published=self._published(pair, dtype),
             tick=tick,
         )
+        return replace(trial, dtype=dtype)
+
+    def _published(self, pair: Pair, dtype: str) -> dict[str, Prescription]:
+        """What the published formulas advise, as far as these scans hold what they need."""
+        found = {}
+        for mode in MODES[1:]:
+            with suppress(LabError):
+                found[mode] = scanning.prescription(self._bench, pair, mode, dtype)
+        return {mode: advice for mode, advice in found.items() if advice is not None}
 
 
 def _view_scope(pair: Pair, recipe: Recipe, genome: "Genome") -> str:
     return f"{pair.key}:{recipe.hash}:{genome.hash}"
-
-
-def _trial_name(draws: int, seed: int) -> str:
-    return f"trial-{draws}-{seed}"

@@ -298,10 +298,11 @@ SCAN_COMPARED = Help(
 TRIAL = Help(
     "Children made by the contrastive prescription, taken at its word, against the plain .5 blend, the best single "
     "ratio (chosen on selection items), and a placebo: the same advice given to the wrong layers. Ten probe draws "
-    "resample the probe texts; each makes its own prescription and placebo.",
+    "resample the probe texts; each makes its own prescription and placebo. Below them the children that the published "
+    "formulas advise, taken at their word too.",
     "Right of zero the prescription is ahead. Diamond: the mean over the draws, 95 % over items; open dots: single "
-    "draws. It helps when it beats all three after Holm. Beating the blends but not the placebo means that the shares "
-    "helped, not which layer got which.",
+    "draws. It helps when it beats blend, lerp and placebo after Holm. Beating the blends but not the placebo means "
+    "that the shares helped, not which layer got which.",
     "The draws share their texts, so ten dots on one side are not ten proofs: the test counts items. One pair shows "
     "nothing about other pairs.",
 )

@@ -11,7 +11,7 @@ import pytest
 from darwin_lab.checkpoint.anatomy import Anatomy, read_anatomy
 from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.errors import LabError
-from darwin_lab.evolution.trial import Advised, Trial, advised_recipe, redrawn, run_trial
+from darwin_lab.evolution.trial import RIVALS, Advised, Trial, advised_recipe, redrawn, run_trial
 from darwin_lab.merging.prescription import Prescription
 from darwin_lab.merging.recipe import Recipe, uniform_recipe
 from darwin_lab.mri.contrast import Contrast
@@ -81,6 +81,22 @@ def test_where_the_right_layers_matter_the_prescription_beats_every_rival(anatom
     assert trial.sentence.startswith("The prescription helps on this pair: better than the .5 blend (+0.4")
     assert asked == ["selection", "report"]
     assert (trial.n, trial.clusters, trial.tasks) == (300, 300, {"MATH": 150, "CODE": 150})
+
+
+def test_published_formulas_are_tested_beside_it_and_decide_nothing_about_its_help(anatomy: Anatomy) -> None:
+    ideal, half = advice(anatomy, BEST), advice(anatomy, (0.5,) * 4)
+    lerp = lambda ratio: uniform_recipe(anatomy, ratio)  # noqa: E731
+    trial = run_trial(
+        drawn(anatomy, (0.8, 0.2, 0.8, 0.2)), anatomy, TEXTS, scorer(distance_to(BEST), []), lerp,
+        published={"card_v6": ideal, "paper": half},
+    )  # fmt: skip
+    found = {row.rival: row.verdict for row in trial.against}
+    assert found == {**dict.fromkeys(RIVALS, "better"), "card_v6": "worse", "paper": "better"}
+    assert trial.sentence.startswith("The prescription helps on this pair: ")
+    assert "p after Holm over all 5 tests. Beside the published formulas: worse than card V6 (-" in trial.sentence
+    assert "; better than the paper's (+" in trial.sentence
+    assert trial.arms["paper"].acc == pytest.approx(trial.arms["blend"].acc)
+    assert Trial.from_json(json.loads(json.dumps(trial.to_json()))) == trial
 
 
 def test_where_only_the_mean_share_matters_it_is_no_better_than_its_placebo(anatomy: Anatomy) -> None:

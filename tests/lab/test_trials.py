@@ -10,6 +10,7 @@ from darwin_lab.errors import Cancelled, LabError
 from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.merging.prescription import MODES
 from tests.lab.conftest import PROBES, at_every_step
 
 
@@ -21,7 +22,8 @@ def test_a_trial_scans_scores_and_is_one_look(lab: Lab, pair: Pair) -> None:
     assert result == {"sentence": trial.sentence}
     assert (trial.draws, trial.n, trial.selected) == (2, 20, 20)
     assert set(trial.texts) == set(PROBES)
-    assert set(trial.arms) == {"prescription", "placebo", "blend", "lerp", "father", "mother"}
+    assert set(trial.arms) == {"prescription", "placebo", "blend", "lerp", "father", "mother", *MODES[1:]}
+    assert {row.rival for row in trial.against} == {"blend", "lerp", "placebo", *MODES[1:]}
     assert lab.report_looks(pair) == 1
 
 

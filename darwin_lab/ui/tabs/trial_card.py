@@ -12,6 +12,8 @@ import gradio as gr
 from darwin_lab.errors import LabError
 from darwin_lab.evolution.trial import Arm, Trial
 from darwin_lab.lab.lab import Lab
+from darwin_lab.lab.memory import in_words
+from darwin_lab.merging.prescription import MODES
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import Column, Row, data_table, table_value
@@ -31,6 +33,7 @@ ARMS = {
     "lerp": ("Best lerp", "blend"),
     "father": ("Father", "father"),
     "mother": ("Mother", "mother"),
+    **{mode: (words.ADVICE_WORDS[mode], "") for mode in MODES[1:]},
 }
 
 
@@ -91,7 +94,7 @@ def shown(lab: Lab, pair_key: str) -> list[Any]:
 
 def spoken(trial: Trial, looks: int) -> str:
     """The sentence as a verdict, with what a probe draw is and how often report items were looked at."""
-    found = {row.verdict for row in trial.against}
+    found = set(trial.verdicts.values())
     tone = "ok" if found == {"better"} else "watch" if "better" in found else "bad" if "worse" in found else "plain"
     head, _, rest = trial.sentence.partition(": ")
     texts = sorted(set(trial.texts.values()))
@@ -101,12 +104,13 @@ def spoken(trial: Trial, looks: int) -> str:
         f"answers over the draws are one unit of the test ({trial.clusters:,} units). Report items of this pair were "
         f"looked at {looks} time{'' if looks == 1 else 's'}."
     )
+    more += f" The scans that advised were made{in_words(trial.dtype)}." if in_words(trial.dtype) else ""
     return verdict(tone, f"{head}.", rest[:1].upper() + rest[1:] + more)
 
 
 def forest_of(trial: Trial) -> Any:
-    """The chart of the three differences."""
-    names = {"blend": "0.5 blend", "lerp": f"best lerp ({trial.lerp:g})", "placebo": "placebo"}
+    """The chart of the differences."""
+    names = {"blend": "0.5 blend", "lerp": f"best lerp ({trial.lerp:g})", "placebo": "placebo", **words.ADVICE_WORDS}
     rows = [
         Rival(names[row.rival], row.difference, row.low, row.high, row.p_holm, row.verdict, row.by_draw)
         for row in trial.against

@@ -268,9 +268,7 @@ def _matching(parser: argparse.ArgumentParser) -> None:
 
 
 def _advice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--advice", choices=MODES, help="what the MRI advises by; default contrastive, with --scans card_v6"
-    )
+    parser.add_argument("--advice", choices=MODES, help="what the MRI advises by; default contrastive: layer swaps")
 
 
 def _parents(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

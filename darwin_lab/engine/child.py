@@ -17,6 +17,7 @@ from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR
 from darwin_lab.merging.passes import CHUNK, Read
 from darwin_lab.merging.recipe import Recipe
 from darwin_lab.merging.tensor import merge_chunks
+from darwin_lab.progress import Tick, silent
 
 
 class Child:
@@ -98,19 +99,19 @@ class Child:
             chunk=chunk,
         )
 
-    def require_sound(self) -> None:
+    def require_sound(self, tick: Tick = silent) -> None:
         """Raises `LabError` where the parents' weights forbid what the recipe does: experts blended that do not
         correspond, a stored head that belies its config. Every read of the mother does this first."""
         if any(row.action == "merge" or row.ratio > 0.0 for row in self.recipe.rows.values()):
-            _ = self._mother
+            require_true_tie(self.father)
+            require_true_tie(self.mother)
+            require_same_experts(self.father, self.mother, self.recipe, tick)
 
     @cached_property
     def _mother(self) -> Aligned:
         """The mother under the father's names, her experts and tokens in his order."""
+        self.require_sound()
         recipe = self.recipe
-        require_true_tie(self.father)
-        require_true_tie(self.mother)
-        require_same_experts(self.father, self.mother, recipe)
         return align(self.father, self.mother, vocabulary=recipe.vocabulary, expert_order=recipe.expert_order)
 
     @cached_property

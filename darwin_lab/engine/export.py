@@ -34,7 +34,7 @@ from darwin_lab.sizes import bytes_words
 
 _OWN_FILES = frozenset((*SIDE_FILES, INDEX_FILE, RECIPE_FILE, TOKENS_FILE, CARD_FILE))
 _SPARE_BYTES = 1 << 20
-_READING_SHARE, _WEIGHTS_SHARE = 0.08, 0.98
+_CHECKING_SHARE, _READING_SHARE, _WEIGHTS_SHARE = 0.02, 0.08, 0.98
 Written = Generator[tuple[int, str], None, None]
 """(bytes, tensor name) of each piece as it is written."""
 
@@ -87,12 +87,11 @@ def export_child(
     check_devices(devices)
     shards = plan_shards(child.father, dtype, shard_size)
     _check_space(out, shards, child)
-    child.require_sound()
+    child.require_sound(part(tick, 0.0, _CHECKING_SHARE))
     parents = list(people(child).values())
     for place, parent in enumerate(parents):
-        parent.read_through(
-            part(tick, _READING_SHARE * place / len(parents), _READING_SHARE * (place + 1) / len(parents))
-        )
+        start = _CHECKING_SHARE + (_READING_SHARE - _CHECKING_SHARE) * place / len(parents)
+        parent.read_through(part(tick, start, start + (_READING_SHARE - _CHECKING_SHARE) / len(parents)))
     identity = {"version": 1, "lab": __version__, "recipe": child.recipe.hash, "parents": child.parents, "dtype": dtype}
     try:
         partial = Partial(out, child.recipe.hash, json.loads(json.dumps(identity)), shards)

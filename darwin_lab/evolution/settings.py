@@ -12,6 +12,7 @@ from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import blocks_from_json
 from darwin_lab.genome.layouts import Blocks
 from darwin_lab.merging.prescription import MODES
+from darwin_lab.mri.genes import V5_TRANSPLANT
 
 STARTS = ("mri", "neutral", "random", "genome")
 CONTROLS = ("lerp_sweep", "random", "placebo")
@@ -45,6 +46,7 @@ class EvolutionSettings:
     patience        generations without a paired improvement after which the search stops early
     frozen          names of genes that keep their starting value
     prescription    mode of the prescription that mri_trust and start "mri" read
+    dtype           of the scans that advise; whoever starts the run sets it
     controls        opt-in controls on the same items and budget: lerp_sweep, random, placebo
     report          whether the pick and its parents are scored on report items at the end (one look)
     """
@@ -71,6 +73,7 @@ class EvolutionSettings:
     patience: int = 5
     frozen: tuple[str, ...] = ()
     prescription: str = "contrastive"
+    dtype: str = "float32"
     controls: tuple[str, ...] = ()
     report: bool = True
 
@@ -113,7 +116,10 @@ class EvolutionSettings:
             "options": self.options,
             "pinned": self.pinned,
         }
-        return chosen if self.transplant is None else {**chosen, "transplant": self.transplant}
+        if self.transplant is not None:
+            return {**chosen, "transplant": self.transplant}
+        by_v5 = self.prescription == "card_v5" and self.layout == "v6"
+        return {**chosen, "transplant": V5_TRANSPLANT} if by_v5 else chosen
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object; `settings_from_json` reads it back equal."""

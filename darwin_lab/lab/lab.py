@@ -156,14 +156,15 @@ class Lab:
         return self.bench.set_memory(pair, way)
 
     def dtype(self, pair: Pair) -> str:
-        """The numbers these parents are scanned in, "float32" unless another was chosen; see `set_dtype`."""
+        """The dtype these parents are scanned in, "float32" unless another was chosen; see `set_dtype`."""
         return self.bench.dtype(pair)
 
     def set_dtype(self, pair: Pair, dtype: str) -> MemoryChoice:
         """Scan these parents and their children in "float32" or "bfloat16" from now on.
 
-        It holds for scans, layer swaps, loops and health. Each dtype is a measurement of its own: what was measured in
-        the other stays and is found again. Scores and evolutions are computed in float32 whatever is chosen.
+        It holds for scans, layer swaps, loops, health and mending, and so for what the MRI advises to whatever is asked
+        for from now on. Each dtype is a measurement of its own: what was measured in the other stays and is found
+        again. Scores, and the candidates of an evolution, are computed in float32 whatever is chosen.
         """
         return self.bench.set_dtype(pair, dtype)
 
@@ -205,12 +206,18 @@ class Lab:
 
     # ------------------------------------------------------------------------------------------------ genome
 
-    def advised_genome(self, pair: Pair, layout: str = "v6", mode: str = "contrastive", **options: Any) -> Genome:
-        """The genome the prescription translates to, or the layout's neutral one while there is none.
+    def advised_genome(
+        self, pair: Pair, layout: str = "v6", mode: str = "contrastive", advice: Prescription | None = None,
+        **options: Any,
+    ) -> Genome:  # fmt: skip
+        """The genome that `advice`, or else the present prescription by `mode`, translates to; the layout's neutral one
+        while there is none.
 
-        `options` are fields of Genome: seed, operator, reading, rescale, blocks.
+        `options` are fields of Genome: seed, operator, reading, rescale, blocks, transplant (the V5 card's advice
+        brings its own unless it is given).
         """
-        return runs.advised_genome(self.bench, pair, layout, mode, options)
+        told = scanning.prescription(self.bench, pair, mode) if advice is None else advice
+        return runs.advised_genome(self.bench, pair, layout, told, options)
 
     def recipe(self, pair: Pair, genome: Genome) -> Recipe:
         """The child's recipe, one row a tensor; arithmetic only. It becomes known to the store by its hash.

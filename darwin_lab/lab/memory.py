@@ -48,7 +48,7 @@ class MemoryChoice:
 
 
 def in_words(dtype: str) -> str:
-    """What a phrase says of the numbers something is computed in: nothing of the default."""
+    """What a phrase says of the precision something is computed in: nothing of the default."""
     return "" if dtype == FLOAT32 else f" in {dtype}"
 
 

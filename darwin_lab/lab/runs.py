@@ -24,7 +24,7 @@ from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.operators import NEEDS_ANCESTOR
 from darwin_lab.merging.prescription import Prescription
 from darwin_lab.merging.recipe import Recipe, check_options, inert_genes
-from darwin_lab.mri.cards import V5_TRANSPLANT
+from darwin_lab.mri.genes import V5_TRANSPLANT
 from darwin_lab.progress import Tick, part
 from darwin_lab.scoring.score import Score
 
@@ -57,6 +57,7 @@ def start(bench: Workbench, pair: Pair, settings: EvolutionSettings) -> str:
         )
     if "placebo" in settings.controls and not _uses_advice(layout, settings):
         raise LabError("the placebo control permutes the prescription; choose start 'mri' or leave it out")
+    settings = replace(settings, dtype=bench.dtype(pair))
     title = f"{pair.father.name} x {pair.mother.name}, {settings.layout}, seed {settings.seed}"
     run_id = bench.store.create_run(pair.key, settings.to_json(), title)
     bench.store.update_run(run_id, threads=bench.threads(pair))
@@ -99,15 +100,16 @@ def views(bench: Workbench, pair_key: str | None) -> list[RunView]:
     return [_light(bench, row) for row in bench.store.run_rows(pair_key)]
 
 
-def advised_genome(bench: Workbench, pair: Pair, layout_name: str, mode: str, options: dict[str, Any]) -> Genome:
-    """The genome the prescription translates to; see `Lab.advised_genome`."""
-    advice = scanning.prescription(bench, pair, mode)
-    if mode == "card_v5":
+def advised_genome(
+    bench: Workbench, pair: Pair, layout_name: str, advice: Prescription | None, options: dict[str, Any]
+) -> Genome:
+    """The genome a prescription translates to; see `Lab.advised_genome`."""
+    if advice is not None and advice.mode == "card_v5" and layout_name == "v6":
         options = {"transplant": V5_TRANSPLANT, **options}
     genome = neutral_genome(layout_name, pair.anatomy.layers, **options)
     if advice is None:
         return genome
-    genes, _ = _advised(bench, pair, genome.layout_of(pair.anatomy.layers), advice)
+    genes, _ = _advised(bench, pair, genome.layout_of(pair.anatomy.layers), advice, bench.dtype(pair))
     return replace(genome.with_genes(**genes), prescription=advice.hash)
 
 
@@ -146,10 +148,10 @@ def _run(bench: Workbench, pair: Pair, run_id: str, settings: EvolutionSettings,
         advice = recipes.find(bench, pair, row["prescription"])
     elif _uses_advice(layout, settings):
         journal.phase("scan")
-        dtype = bench.dtype(pair)
-        scanning.ensure(bench, pair, part(tick, 0.0, _SCAN_SHARE), dtype)
+        scanned, by_paper = part(tick, 0.0, _SCAN_SHARE), settings.prescription == "paper"
+        scanning.ensure(bench, pair, scanned, settings.dtype, centroids=by_paper)
         tick = part(tick, _SCAN_SHARE, 1.0)
-        advice = scanning.prescription(bench, pair, settings.prescription, dtype)
+        advice = scanning.prescription(bench, pair, settings.prescription, settings.dtype)
         if advice is not None:
             recipes.keep(bench, advice)
             bench.store.update_run(run_id, prescription=advice.hash)
@@ -224,7 +226,7 @@ def _start(
     genes = layout.neutral()
     stds: dict[str, float] = {}
     if settings.start == "mri" and advice is not None:
-        genes, stds = _advised(bench, pair, layout, advice)
+        genes, stds = _advised(bench, pair, layout, advice, settings.dtype)
     elif settings.start == "random":
         rng = np.random.default_rng([settings.seed, 2])
         genes = {gene.name: round(float(rng.uniform(gene.low, gene.high)), 6) for gene in layout.genes}
@@ -241,11 +243,11 @@ def _start(
 
 
 def _advised(
-    bench: Workbench, pair: Pair, layout: Layout, advice: Prescription
+    bench: Workbench, pair: Pair, layout: Layout, advice: Prescription, dtype: str
 ) -> tuple[dict[str, float], dict[str, float]]:
     from darwin_lab.mri.prescribe import prescription_genes
 
-    mother = scanning.newest(bench, pair, "mother")
+    mother = scanning.newest(bench, pair, "mother", dtype)
     if mother is None:
         raise LabError("the scan of the mother is missing; scan the parents again")
     return prescription_genes(advice, layout, pair.anatomy, mother)

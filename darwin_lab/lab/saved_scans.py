@@ -237,7 +237,7 @@ def _require_comparable(one: "tuple[str, Scan]", other: "tuple[str, Scan]") -> N
     if first.probes_hash != second.probes_hash:
         raise LabError(f"{a} and {b} read different probe texts, so nothing pairs; scan both with the same probes")
     if first.dtype != second.dtype:
-        raise LabError(f"{a} was scanned in {first.dtype}, {b} in {second.dtype}; scan both in the same numbers")
+        raise LabError(f"{a} was scanned in {first.dtype}, {b} in {second.dtype}; scan both in the same precision")
     if first.settings != second.settings:
         raise LabError(f"{a} and {b} were measured with different settings; scan both again")
 

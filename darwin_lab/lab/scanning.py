@@ -178,7 +178,7 @@ def request(bench: Workbench, pair: Pair, *, again: bool = False, halves: bool =
     jobs = []
     for name in wanted:
         with_halves = halves and name in PARTS[:2]
-        if not _is_there(bench, pair, name, dtype, halves=with_halves):
+        if not _is_there(bench, pair, name, dtype, halves=with_halves, centroids=True):
             computed = "" if name == "static" else in_words(dtype)
             words = f"{_WORDS[name]}{computed}{', halves too' if with_halves else ''}"
             key = f"scan:{pair.key}:{name}{computed}{':halves' if with_halves else ''}"
@@ -211,11 +211,11 @@ def beside_parents(bench: Workbench, pair: Pair, source: "Source", tick: Tick, w
         looping.count(bench, pair, parent(pair, who), part(tick, start + 0.22, start + 0.27), dtype)
 
 
-def ensure(bench: Workbench, pair: Pair, tick: Tick, dtype: str) -> None:
-    """Make every missing part now; for work that already runs on the worker."""
+def ensure(bench: Workbench, pair: Pair, tick: Tick, dtype: str, *, centroids: bool = False) -> None:
+    """Make every missing part now; for work that already runs on the worker. `centroids` as in `make`."""
     start = 0.0
     for name in PARTS:
-        make(bench, pair, name, part(tick, start, start + _SHARES[name]), dtype)
+        make(bench, pair, name, part(tick, start, start + _SHARES[name]), dtype, centroids=centroids)
         start += _SHARES[name]
 
 
@@ -228,20 +228,22 @@ def make(
     place: str = _OWN_PLACE,
     *,
     halves: bool = False,
+    centroids: bool = False,
 ) -> None:
-    """Make one part of the MRI unless it is there; `place` holds what is streamed."""
-    if _is_there(bench, pair, name, dtype, halves=halves):
+    """Make one part of the MRI unless it is there; `place` holds what is streamed. With `centroids` a scan made before
+    mean activations were kept is not there."""
+    if _is_there(bench, pair, name, dtype, halves=halves, centroids=centroids):
         return
     if name == "static":
         _profile(bench, pair, tick)
     elif name == "contrast":
         _contrast(bench, pair, tick, dtype)
     else:
-        _scan(bench, pair, parent(pair, name), tick, name, place, dtype, halves=halves)
+        _scan(bench, pair, parent(pair, name), tick, name, place, dtype, halves=halves, centroids=centroids)
 
 
 def _job(bench: Workbench, pair: Pair, name: str, dtype: str, *, halves: bool) -> Callable[[Tick], None]:
-    return lambda tick: make(bench, pair, name, tick, dtype, halves=halves)
+    return lambda tick: make(bench, pair, name, tick, dtype, halves=halves, centroids=True)
 
 
 def _scan(
@@ -254,12 +256,13 @@ def _scan(
     dtype: str,
     *,
     halves: bool = False,
+    centroids: bool = False,
 ) -> None:
     from darwin_lab.mri.scan import Scan, merged, scan_probe
 
     folder = scan_folder(bench, pair, source.fingerprint, dtype)
     known = loaded(bench, folder, "scan", Scan.load)
-    todo = list(pair.probes.names) if known is None else _lacking(known, pair, halves=halves)
+    todo = list(pair.probes.names) if known is None else _lacking(known, pair, halves=halves, centroids=centroids)
     if not todo:
         return
     keep = _keeping(known, todo, merged, folder)
@@ -360,21 +363,26 @@ def _profile(bench: Workbench, pair: Pair, tick: Tick) -> None:
     bench.store.keep_text(path, json.dumps(profile.to_json()))
 
 
-def _is_there(bench: Workbench, pair: Pair, name: str, dtype: str, *, halves: bool = False) -> bool:
+def _is_there(
+    bench: Workbench, pair: Pair, name: str, dtype: str, *, halves: bool = False, centroids: bool = False
+) -> bool:
     if name == "static":
         return static_file(bench, pair).exists()
     if name == "contrast":
         found = contrast(bench, pair, dtype)
         return found is not None and set(found.probes) >= set(pair.probes.names)
-    return complete(bench, pair, name, dtype, halves=halves)
+    scan = newest(bench, pair, name, dtype)
+    return scan is not None and not _lacking(scan, pair, halves=halves, centroids=centroids)
 
 
-def _lacking(scan: "Scan", pair: Pair, *, halves: bool) -> list[str]:
-    """Probes that a scan does not hold yet (or not with halves), in the pair's order."""
+def _lacking(scan: "Scan", pair: Pair, *, halves: bool, centroids: bool = False) -> list[str]:
+    """Probes that a scan does not hold yet (or not with halves, or centroids), in the pair's order."""
     return [
         name
         for name in pair.probes.names
-        if name not in scan.probes or (halves and not all(name in by["loss"] for by in _halves(scan)))
+        if name not in scan.probes
+        or (centroids and name not in scan.centroids)
+        or (halves and not all(name in by["loss"] for by in _halves(scan)))
     ]
 
 

@@ -125,13 +125,13 @@ class Workbench:
         return self.memory(pair, dtype=self.dtype(pair))
 
     def dtype(self, pair: Pair) -> str:
-        """The numbers scans of these parents are computed in, as chosen; all else is computed in float32."""
+        """The dtype scans of these parents are computed in, as chosen; all else is computed in float32."""
         return str(self.store.notes("memory", _parents(pair)).get("dtype", FLOAT32))
 
     def set_dtype(self, pair: Pair, dtype: str) -> MemoryChoice:
         """Keep the dtype for these parents, whatever they are measured with. LabError for an unknown one."""
         if dtype not in DTYPES:
-            raise LabError(f"unknown numbers to scan in {dtype!r}; choose {' or '.join(DTYPES)}")
+            raise LabError(f"unknown dtype {dtype!r} to scan in; choose {' or '.join(DTYPES)}")
         self.store.put_note("memory", _parents(pair), "dtype", dtype)
         return self.memory(pair, dtype=dtype)
 

@@ -118,21 +118,24 @@ def mixes_experts(recipe: "Recipe") -> bool:
     return any(found not in ({0.0}, {1.0}) for layer, found in shares.items() if layer in experts)
 
 
-def require_same_experts(father: Checkpoint, mother: Checkpoint, recipe: "Recipe") -> None:
+def require_same_experts(father: Checkpoint, mother: Checkpoint, recipe: "Recipe", tick: Tick = silent) -> None:
     """Raises `LabError` when a recipe would blend experts that do not correspond.
 
     Reads nothing where no layer takes experts of both parents, or where the recipe has matched them; else the experts
     of both, once for all recipes of these parents.
     """
     if not recipe.expert_order and mixes_experts(recipe):
-        identity = _by_number(father, mother)
-        if identity is not None:
-            identity.require_same()
+        found = _compared(father, mother)
+        if not found:
+            found.append(expert_identity(father, mother, read_anatomy(father), tick))
+        if found[0] is not None:
+            found[0].require_same()
 
 
 @lru_cache(maxsize=16)
-def _by_number(father: Checkpoint, mother: Checkpoint) -> ExpertIdentity | None:
-    return expert_identity(father, mother, read_anatomy(father))
+def _compared(father: Checkpoint, mother: Checkpoint) -> list[ExpertIdentity | None]:
+    """A place for what comparing these parents by number gives; empty until that was done."""
+    return []
 
 
 def _experts(source: Checkpoint | Aligned, parts: list[Part], experts: int) -> list[Floats]:

@@ -64,10 +64,13 @@ def golden_layers(
     scan_a: Scan, scan_b: Scan, measure: str = DECISIVE, weights: Mapping[str, float] | None = None
 ) -> tuple[int, ...]:
     """Layers where the mother clearly leads: -adv, weighted over probes (uniformly by default), lies above
-    median + 3 x 1.4826 MAD over layers and its 95 % interval lies above zero.
+    median + 3 x 1.4826 MAD over layers and its 95 % interval lies above zero. None where a probe has a single text,
+    hence no interval.
 
     Source: methods, section 3.
     """
+    if any(scan_a.texts[probe] < 2 for probe in shared_probes(scan_a, scan_b)):
+        return ()
     differences, tokens = _paired(scan_a, scan_b, measure)
     share = probe_weights(tuple(differences), weights)
     lead = np.zeros(scan_a.layers)

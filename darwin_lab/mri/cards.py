@@ -24,8 +24,6 @@ Weights = tuple[float, float, float]
 """Of a tensor's entropy (nats), standard deviation and norm (at most 100) in its static score."""
 V5_STATIC: Weights = (0.5, 0.3, 0.002)
 V6_STATIC: Weights = (0.3, 0.2, 0.002)
-V5_TRUST, V5_TRANSPLANT = 0.7, 0.05
-"""What the V5 card does with its ratio: final = .7 mri + .3 genome, and below .05 or above .95 a transplant."""
 REASONING = "REASONING"
 """The probe that the paper's formula sets against neutral text."""
 Score = Callable[["StaticRow", str, float], float]
@@ -71,10 +69,10 @@ def conditioning(scan: Scan, share: Mapping[str, float]) -> Floats:
     """[L] 1 - cos of each layer's mean output over REASONING and over NEUTRAL tokens (see `paper`)."""
     if NEUTRAL not in scan.probes:
         raise LabError(f"the paper's formula needs a {NEUTRAL} probe to compare with; add one to these probes")
-    lacking = [probe for probe in scan.probes if probe not in scan.centroids]
+    wanted = {REASONING: 1.0} if REASONING in scan.probes else share
+    lacking = [probe for probe in (*wanted, NEUTRAL) if probe not in scan.centroids]
     if lacking:
         raise LabError(f"the scan of {scan.model} holds no mean activations of {lacking[0]}; scan it again")
-    wanted = {REASONING: 1.0} if REASONING in scan.probes else share
     neutral = scan.centroids[NEUTRAL].astype(np.float64)
     distances = {probe: 1.0 - _cosine(scan.centroids[probe].astype(np.float64), neutral) for probe in wanted}
     return _weighted(distances, wanted, scan.layers)

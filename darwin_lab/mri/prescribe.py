@@ -46,8 +46,8 @@ LOGIT_STEP = 0.01
 """Layer logits are rounded to this, far below their error, so that float rounding of a scan changes no recipe."""
 MOST_SPREAD = 2.0
 """Inside a layer no tensor's logit exceeds this many times the layer's."""
-NO_SPREAD = 0.01
-"""Ratios that span less than this carry no signal."""
+NO_SPREAD = 0.005
+"""Ratios all nearer to one half than this carry no signal."""
 LAYERS_PER_BLOCK = 10
 
 
@@ -119,15 +119,15 @@ def gains(contrast: "Contrast", weights: Mapping[str, float] | None = None) -> G
     """Probe-weighted sum of the contrast, shrunk towards zero: g' = g tau2 / (tau2 + SE^2).
 
     tau2 is the layers' mean square net of noise, floor 0: taken about zero, because the advice is not centred (about
-    the mean, a mother who is worse in every layer alike would leave no signal). Raises `LabError` for a probe of
-    one text.
+    the mean, a mother who is worse in every layer alike would leave no signal). A probe of one text has no error, so
+    nothing is left of any gain then.
     """
     share = probe_weights(contrast.probes, weights)
     mean, se = contrast.mean, contrast.se
     raw = sum((weight * mean[probe] for probe, weight in share.items()), np.zeros(contrast.layers))
     variance = sum(((weight * se[probe]) ** 2 for probe, weight in share.items()), np.zeros(contrast.layers))
     if not np.isfinite(variance).all():
-        raise LabError("a contrast needs at least two texts in every probe; add texts and measure again")
+        return Gains(raw, np.sqrt(variance), np.zeros_like(raw), 0.0)
     tau2 = max(0.0, float((raw**2 - variance).mean()))
     total = tau2 + variance
     shrunk = np.divide(raw * tau2, total, out=np.zeros_like(raw), where=total > 0)
@@ -169,11 +169,13 @@ def _contrastive(
     found = gains(contrast, weights)
     scale = float(np.sqrt((found.shrunk**2).mean()))
     if scale == 0:
-        note = (
-            "no signal for this pair: the layers' gains lie within their own noise, every ratio is .5"
-            if found.raw.any()
-            else "no difference between these parents on these probes, every ratio is .5"
-        )
+        if not found.raw.any():
+            note = "no difference between these parents on these probes, every ratio is .5"
+        elif np.isfinite(found.se).all():
+            note = "no signal for this pair: the layers' gains lie within their own noise, every ratio is .5"
+        else:
+            single = ", ".join(probe for probe, texts in contrast.lengths.items() if len(texts) < 2)
+            note = f"no signal: a probe of one text ({single}) has no interval, add texts to it; every ratio is .5"
         return {part.name: 0.5 for part in anatomy.mergeable}, False, note
     logits = np.round(STEEPNESS * found.shrunk / scale / LOGIT_STEP) * LOGIT_STEP
     ratio: dict[str, float] = {}
@@ -214,7 +216,7 @@ def _published(
         ratio = (card_v6 if mode == "card_v6" else paper)(scans, static, anatomy, share)
     low, high = min(ratio.values(), default=0.5), max(ratio.values(), default=0.5)
     spread = f"{'the paper' if mode == 'paper' else 'the card'}'s ratio lies in {low:.4f} to {high:.4f}"
-    if high - low < NO_SPREAD:
+    if max(abs(low - 0.5), abs(high - 0.5)) < NO_SPREAD:
         return ratio, False, f"{spread}: it carries no signal"
     return ratio, True, spread
 

@@ -79,6 +79,11 @@ class Scan:
         return dtype_of(self.settings)
 
     @property
+    def has_centroids(self) -> bool:
+        """Whether mean activations were kept of every probe; older scans have none."""
+        return all(probe in self.centroids for probe in self.probes)
+
+    @property
     def tokens(self) -> dict[str, int]:
         """Real tokens read, by probe."""
         return {probe: int(self.lengths[probe].sum()) for probe in self.probes}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darwin_lab.errors import LabError
-from darwin_lab.progress import Tick, silent
+from darwin_lab.progress import Tick, part, silent
 
 if TYPE_CHECKING:
     from darwin_lab.checkpoint.alignment import Aligned
@@ -27,6 +27,8 @@ REACH = 4.0
 """The histogram spans mean +- 4 standard deviations; values beyond count in the outermost bins."""
 BLOCK = 32_768
 POWER_STEPS = 24
+_READING = 0.9
+"""Share of the work that reading every tensor takes; the rest compares experts."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,15 @@ class StaticProfile:
     """Rows of all mergeable tensors, in the father's order.
 
     same_experts: MoE layer -> part of the father's experts that are most like the one of the mother's they would be
-    blended with; empty for dense parents, and where it was not looked at.
+    blended with; empty for dense parents, and where it was not looked at. experts_correspond: whether they may be
+    blended so.
     """
 
     father: str
     mother: str
     rows: tuple[StaticRow, ...]
     same_experts: Mapping[int, float] = field(default_factory=dict)
+    experts_correspond: bool = True
 
     @cached_property
     def by_name(self) -> dict[str, StaticRow]:
@@ -87,6 +91,7 @@ class StaticProfile:
             "mother": self.mother,
             "rows": [asdict(row) for row in self.rows],
             "same_experts": {str(layer): share for layer, share in self.same_experts.items()},
+            "experts_correspond": self.experts_correspond,
         }
 
     @staticmethod
@@ -95,7 +100,8 @@ class StaticProfile:
         try:
             shares = {int(layer): float(share) for layer, share in data.get("same_experts", {}).items()}
             rows = tuple(StaticRow(**row) for row in data["rows"])
-            return StaticProfile(data["father"], data["mother"], rows, shares)
+            same = bool(data.get("experts_correspond", True))
+            return StaticProfile(data["father"], data["mother"], rows, shares, same)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LabError(f"not a static profile ({error}); measure it again") from error
 
@@ -111,16 +117,17 @@ def static_profile(father: "Checkpoint", mother: "Aligned", anatomy: "Anatomy", 
 
     parts = anatomy.mergeable
     rows = []
-    for number, part in enumerate(parts):
-        tick(number / max(len(parts), 1), f"static profile: {part.name}")
-        if part.name not in mother.tensors:
-            raise LabError(f"{mother.name} has nothing that fits {part.name}; compare the parents first")
-        a, b = _read(father, part.name), _read(mother, part.name)
-        measured = compare_tensors(a, b, stacked=part.expert == -1)
-        rows.append(StaticRow(part.name, part.layer, part.role, part.component, part.numel, **measured))
-    identity = expert_identity(father, mother, anatomy)
+    for number, one in enumerate(parts):
+        tick(_READING * number / max(len(parts), 1), f"static profile: {one.name}")
+        if one.name not in mother.tensors:
+            raise LabError(f"{mother.name} has nothing that fits {one.name}; compare the parents first")
+        a, b = _read(father, one.name), _read(mother, one.name)
+        measured = compare_tensors(a, b, stacked=one.expert == -1)
+        rows.append(StaticRow(one.name, one.layer, one.role, one.component, one.numel, **measured))
+    identity = expert_identity(father, mother, anatomy, part(tick, _READING, 1.0))
     tick(1.0, "static profile done")
-    return StaticProfile(father.name, mother.name, tuple(rows), identity.share if identity else {})
+    share, same = (identity.share, identity.same) if identity else ({}, True)
+    return StaticProfile(father.name, mother.name, tuple(rows), share, same)
 
 
 def compare_tensors(a: NDArray[np.float32], b: NDArray[np.float32], *, stacked: bool = False) -> dict[str, float]:

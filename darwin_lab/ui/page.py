@@ -187,7 +187,7 @@ def follow(
 
 
 def scan_stamp(lab: Lab, pair: Pair, jobs: list[JobView]) -> str:
-    """Changes when the MRI of the pair holds more than before, or is scanned in other numbers."""
+    """Changes when the MRI of the pair holds more than before, or is scanned in another precision."""
     scans = [lab.scan(pair, who) for who in ("father", "mother")]
     held = [len(found.probes) if found else 0 for found in (*scans, lab.contrast(pair))]
     busy = any(job.kind == "scan" for job in jobs)
@@ -207,7 +207,7 @@ def run_stamp(lab: Lab, pair: Pair, chosen: RunChoice) -> str:
 
 
 def child_stamp(lab: Lab, pair: Pair, genes: dict[str, Any] | None, jobs: list[JobView], ended: int) -> str:
-    """Changes with the child at hand and the numbers it is scanned in, whenever a job about a child starts, and
+    """Changes with the child at hand and the precision it is scanned in, whenever a job about a child starts, and
     whenever any job ends."""
     about = sorted(job.id for job in jobs if job.kind not in ("scan", "evolution"))
     return f"{pair.key}:{lab.dtype(pair)}:{genome_at_hand(pair, genes).hash}:{about}:{ended}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import html
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,11 @@ class Shared:
     child_stamp: gr.Textbox
     bench_stamp: gr.Textbox
     tabs: gr.Tabs
+
+
+def on_a_space() -> bool:
+    """Whether the page runs on a public Space, where folders and logins are not the visitor's, nor is any setting."""
+    return bool(os.environ.get("SPACE_ID"))
 
 
 def pair_of(lab: Lab, pair_key: str) -> Pair | None:

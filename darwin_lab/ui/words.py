@@ -43,7 +43,8 @@ ADVICE = Help(
     "both. Card V6: those, and how far the output turns without the layer. Paper: those, and how far a layer's mean "
     "activation under reasoning lies from that under neutral text.",
     "Blue is the father, red the mother, grey one half. Under each name stands how far the ratios of single tensors "
-    "reach. Which way the genome follows is chosen in Genome; “Does the prescription help?” below tests it.",
+    "reach. Which of them a genome follows is chosen in Genome, a run in Evolution; “Does the prescription help?” "
+    "tries all four.",
     "The published formulas score each parent alone, so parents of one base look alike to them and the rows stay near "
     "one half: they carry no information for such a pair. Only the swaps compare what the layers do.",
 )
@@ -278,12 +279,12 @@ BENCH_LEAKS = Help(
     "parents met in their own training.",
 )
 HELD = Help(
-    "Whether a scan holds each model whole or streams it, one layer in memory at a time, and the numbers it computes "
+    "Whether a scan holds each model whole or streams it, one layer in memory at a time, and the precision it computes "
     "in. bfloat16 has the range of float32 with 8 bits of precision in place of 24, and its weights take half the "
     "memory.",
-    "Streaming changes no number. bfloat16 does: single cells move by rounding, so small differences between "
+    "Streaming changes no result. bfloat16 does: single cells move by rounding, so small differences between "
     "models drown first, and the prescription moves with them. Father, mother, layer swaps and health are always in "
-    "the same numbers, and scans in different numbers are never compared.",
+    "one precision, and scans of different precision are never compared.",
     "A processor without units for bfloat16 may scan slower in it than in float32, and small models gain nothing. "
     "Choose it where a model would otherwise not fit.",
 )

@@ -178,11 +178,17 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
         if ancestor is None and NEEDS_ANCESTOR[genome.operator]:
             raise LabError(f"{genome.operator} needs a common ancestor; give --ancestor, or use dare, lerp or slerp")
     asks = genome.reads_advice if genome else arguments.experts in ("preserve", "usage")
-    for flag in ("scans", "advice"):
-        if getattr(arguments, flag) is not None and not asks:
-            raise LabError(
-                f"--{flag} does nothing beside this; leave it out, or give --experts or a genome that trusts the MRI"
-            )
+    if arguments.scans is not None and not asks:
+        raise LabError(
+            "--scans does nothing beside this; leave it out, or give --experts or a genome that trusts the MRI"
+        )
+    if arguments.advice is not None and not (genome and genome.genes.get("mri_trust")):
+        raise LabError("--advice does nothing beside this; leave it out, or give a genome that trusts the MRI")
+    if arguments.advice is not None and genome and genome.prescription:
+        raise LabError(
+            f"--advice {arguments.advice} contradicts the genome, which names prescription {genome.prescription}; "
+            "leave one out"
+        )
     scanned = _SCANNING_SHARE if asks and arguments.scans is None else 0.0
     words = stretch_words(arguments.preset, anatomy.layers) if arguments.preset else ""
     notes = [words] if words else []
@@ -292,11 +298,14 @@ def _advice(
     if arguments.scans is not None:
         mode = arguments.advice or "card_v6"
         advice = _given_advice(arguments, father, mother, order, mode)
+        if genome and genome.prescription not in (None, advice.hash):
+            raise LabError(
+                f"the scans given advise {advice.hash} by {mode}, the genome names prescription "
+                f"{genome.prescription}; leave --scans out, or 'prescription' in the genome"
+            )
         notes += [f"{trust}{mode} advice from the scans given", advice.note]
         return advice
     wanted = genome.prescription if genome else None
-    if wanted and arguments.advice:
-        raise LabError(f"--advice {arguments.advice} does nothing beside a genome that names its prescription {wanted}")
     try:
         found, fresh = lab_advice(
             arguments.father, arguments.mother, arguments.ancestor, arguments.vocab or "same", wanted, tick,

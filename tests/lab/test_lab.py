@@ -3,6 +3,7 @@
 import shutil
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from darwin_lab.errors import Cancelled, LabError
 from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.scan_places import scan_folder
+from darwin_lab.merging.prescription import MODES
+from darwin_lab.mri.record import Scan
 from tests.lab.conftest import at_every_step
 
 
@@ -50,12 +54,44 @@ def test_a_scan_is_seen_probe_by_probe_while_it_is_made(lab: Lab, pair: Pair) ->
 def test_whole_scans_give_a_prescription_and_nothing_is_made_twice(lab: Lab, pair: Pair) -> None:
     scan_all(lab, pair)
     assert lab.request_scan(pair) == []
-    for mode in ("contrastive", "card_v6"):
+    for mode in MODES:
         assert set(lab.prescription(pair, mode).ratio) == {part.name for part in pair.anatomy.mergeable}
     assert lab.prescription(pair) is lab.prescription(pair)
     assert lab.advised_genome(pair).prescription == lab.prescription(pair).hash
     with pytest.raises(LabError, match="mode"):
         lab.prescription(pair, "guess")
+
+
+def test_a_scan_made_before_mean_activations_were_kept_is_whole_and_is_made_again_when_asked_for(
+    new_lab: Any, lab: Lab, pair: Pair
+) -> None:
+    scan_all(lab, pair)
+    whole = lab.scan(pair, "father")
+    for who in ("father", "mother"):
+        folder = scan_folder(lab.bench, pair, getattr(pair, who).fingerprint, "float32")
+        replace(Scan.load(folder), centroids={}).save(folder)
+    lab.close()
+    later = new_lab()
+    assert later.scan_is_complete(pair, "father") and later.prescription(pair) is not None
+    with pytest.raises(LabError, match="holds no mean activations of MATH; scan it again"):
+        later.prescription(pair, "paper")
+    assert later.advice(pair, later.prescription(pair).hash) == later.prescription(pair)
+    assert len(later.request_scan(pair)) == 2
+    scan_all(later, pair)
+    assert later.prescription(pair, "paper") is not None
+    np.testing.assert_array_equal(later.scan(pair, "father").nll["MATH"], whole.nll["MATH"])
+
+
+def test_a_probe_of_one_text_leaves_a_prescription_without_signal_and_no_error(
+    lab: Lab, tiny_llama_pair: tuple[Path, Path, Path], measures: dict[str, Any]
+) -> None:
+    known = lab.open_pair(*tiny_llama_pair[:2], items=measures["items"])
+    pair = lab.with_probes(known, "MATH: 1+1=2, 2+2=4\nMATH: 3+3=6, 4+4=8\nNEUTRAL: the cat sat on a mat")
+    scan_all(lab, pair)
+    for mode in MODES:
+        assert lab.prescription(pair, mode).golden == ()
+    assert lab.wait(lab.request_health(pair, "blend"))
+    assert lab.health(pair, lab.recipe_of(pair, "blend").hash).verdict
 
 
 def test_deleting_every_scan_changes_nothing_but_that_they_are_made_again(lab: Lab, pair: Pair) -> None:

@@ -139,12 +139,13 @@ def test_the_static_profile_compares_experts_that_were_matched(
     for pair in (matched, lab.open_pair(*tiny_moe_pair[:2], **measures), lab.open_pair(**refs)):
         for job in lab.request_scan(pair):
             lab.wait(job)
-        shares.append(lab.static(pair).same_experts[1])
+        profile = lab.static(pair)
+        shares.append((profile.same_experts[1], profile.experts_correspond))
         profiles.append({name: row.cosine for name, row in lab.static(pair).by_name.items()})
     name = "model.layers.1.mlp.experts.down_proj"
     assert profiles[0][name] == pytest.approx(profiles[1][name], abs=1e-9)
     assert abs(profiles[2][name] - profiles[1][name]) > 0.01
-    assert shares == [1.0, 1.0, 0.75]
+    assert shares == [(1.0, True), (1.0, True), (0.75, False)]
 
 
 def test_dense_parents_have_no_experts_to_match(lab: Lab, tiny_llama_pair: Trio) -> None:

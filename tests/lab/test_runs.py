@@ -77,6 +77,19 @@ def test_a_start_from_the_mri_scans_first_and_trusts_the_prescription(lab: Lab, 
     assert view.start["genes"] == lab.advised_genome(pair).genes | {"density_b": 1.0}
 
 
+def test_a_run_goes_by_the_advice_and_the_dtype_of_scans_that_it_was_started_with(lab: Lab, pair: Pair) -> None:
+    lab.set_dtype(pair, "bfloat16")
+    run = lab.start_evolution(pair, replace(SETTINGS, start="mri", prescription="card_v5"))
+    lab.set_dtype(pair, "float32")
+    view = finish(lab, run)
+    assert view.settings.dtype == "bfloat16"
+    lab.set_dtype(pair, "bfloat16")
+    advice = lab.prescription(pair, "card_v5")
+    assert view.result["pick"]["genome"]["prescription"] == advice.hash
+    assert view.result["pick"]["genome"]["transplant"] == 0.05
+    assert view.start["genes"]["mri_trust"] == 0.7
+
+
 def test_the_same_seed_gives_the_same_run_in_another_home(
     new_lab: Any, tiny_llama_pair: tuple, measures: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -57,7 +57,7 @@ def test_float32_until_another_is_chosen_which_is_kept_for_these_parents(lab: La
     assert new_lab().dtype(new_lab().pair(pair.key)) == "bfloat16"
     lab.set_memory(pair, "always")
     assert lab.dtype(pair) == "bfloat16", "the way to hold a model leaves the numbers alone"
-    with pytest.raises(LabError, match="unknown numbers to scan in 'float16'; choose float32 or bfloat16"):
+    with pytest.raises(LabError, match="unknown dtype 'float16' to scan in; choose float32 or bfloat16"):
         lab.set_dtype(pair, "float16")
     assert lab.memory(pair).dtype == "bfloat16"
 
@@ -211,7 +211,7 @@ def test_kept_scans_of_other_numbers_are_not_compared(lab: Lab, moe: Pair, nothi
     scan_all(lab, moe)
     narrow = lab.saved.keep(moe, "father", "narrow")
     assert (wide.dtype, narrow.dtype) == ("float32", "bfloat16")
-    words = "“wide” was scanned in float32, “narrow” in bfloat16; scan both in the same numbers"
+    words = "“wide” was scanned in float32, “narrow” in bfloat16; scan both in the same precision"
     with pytest.raises(LabError, match=words):
         lab.saved.comparison(moe, wide.id, narrow.id)
     with pytest.raises(LabError, match="the father was scanned in bfloat16, “wide” in float32"):

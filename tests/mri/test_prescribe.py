@@ -71,6 +71,28 @@ def test_gains_within_their_own_noise_are_shrunk_and_often_leave_no_signal():
     assert silent >= 3
 
 
+def test_a_probe_of_one_text_leaves_no_signal_and_says_so_instead_of_failing():
+    contrast = made_contrast([0.3, -0.2, 0.1, 0.0], FATHER, MOTHER, noise=0.1)
+    single = replace(
+        contrast,
+        lengths={**contrast.lengths, "CODE": contrast.lengths["CODE"][:1]},
+        gain={**contrast.gain, "CODE": contrast.gain["CODE"][:1]},
+    )
+    found = prescribe(FATHER, MOTHER, ANATOMY, contrast=single)
+    assert set(found.ratio.values()) == {0.5} and not found.signal
+    assert "a probe of one text (CODE) has no interval" in found.note
+    few = [
+        replace(
+            scan,
+            lengths={**scan.lengths, "CODE": scan.lengths["CODE"][:1]},
+            per_text={m: {**by, "CODE": by["CODE"][:1]} for m, by in scan.per_text.items()},
+            counts={**scan.counts, "CODE": scan.counts["CODE"][:1]},
+        )
+        for scan in (FATHER, MOTHER)
+    ]
+    assert prescribe(*few, ANATOMY, contrast=single).golden == ()
+
+
 def test_shrinking_follows_its_formula():
     contrast = made_contrast([0.3, -0.2, 0.1, 0.0], FATHER, MOTHER, noise=0.1)
     found = gains(contrast)
@@ -118,7 +140,8 @@ def test_the_v5_card_follows_its_formula_and_reads_no_text():
     found = prescribe(FATHER, MOTHER, ANATOMY, mode="card_v5", static=made_static(entropy_b=2.0))
     father, mother = (0.5 * entropy + 0.3 * 0.1 + 0.002 * 10.0 for entropy in (5.0, 2.0))
     assert set(found.ratio.values()) == {round(mother / (father + mother), 6)}
-    assert not found.signal
+    assert found.signal, "a mother who is less everywhere is advice too"
+    assert not prescribe(FATHER, MOTHER, ANATOMY, mode="card_v5", static=made_static(entropy_b=4.95)).signal
     assert prescribe(MOTHER, FATHER, ANATOMY, mode="card_v5", static=made_static(entropy_b=2.0)).ratio == found.ratio
     assert prescription_genes(found, layout_for("v6", LAYERS), ANATOMY, MOTHER)[0]["mri_trust"] == 0.7
 

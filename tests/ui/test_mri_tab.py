@@ -121,17 +121,13 @@ def test_scans_without_saliency_and_similarity_say_so_instead_of_drawing():
 
 
 @pytest.mark.parametrize(
-    ("share", "matched", "words"),
-    [
-        (0.995, False, "99.5 % in the worst layer, L2; they can be blended"),
-        (0.75, False, "75.0 % in the worst layer, L2; 99 % are needed to blend them by number: match them in Parents"),
-        (0.75, True, "75.0 % in the worst layer, L2; no other pairing is better"),
-    ],
+    ("correspond", "words"),
+    [(True, "they can be blended"), (False, "99 % are needed to blend them by number: match them in Parents")],
 )
-def test_the_note_says_whether_the_experts_of_the_parents_correspond(share, matched, words):
+def test_the_note_says_whether_the_experts_of_the_parents_correspond(correspond, words):
     scans = {"father": made_scan(), "mother": made_scan(1, name="mother")}
-    profile = StaticProfile("father", "mother", (), {1: 1.0, 2: share})
-    assert words in experts.health_note(scans, profile, matched=matched)
+    profile = StaticProfile("father", "mother", (), {1: 1.0, 2: 0.754}, correspond)
+    assert f"75.4 % in the worst layer, L2; {words}" in experts.health_note(scans, profile)
     assert "counterpart" not in experts.health_note(scans, StaticProfile("father", "mother", ()))
 
 
@@ -222,6 +218,9 @@ class Advised:
 
     def prescription(self, pair, mode="contrastive"):
         return self.advice.get(mode)
+
+    def scan(self, pair, who):
+        return None
 
 
 def advice(mode, spread, signal, note=""):

@@ -129,7 +129,7 @@ def test_other_numbers_of_a_large_pair_are_scanned_when_somebody_asks(
 
 def test_numbers_nobody_offered_become_a_toast(lab: Lab, pair: Pair, page: gr.Blocks, toasts: list[str]) -> None:
     assert handler(page, "scan_dtype", "input")(pair.key, "int4") == gr.skip()
-    assert toasts == ["unknown numbers to scan in &#x27;int4&#x27;; choose float32 or bfloat16"]
+    assert toasts == ["unknown dtype &#x27;int4&#x27; to scan in; choose float32 or bfloat16"]
     assert lab.dtype(pair) == "float32"
 
 

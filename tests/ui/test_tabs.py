@@ -12,7 +12,16 @@ from darwin_lab.lab.lab import Lab
 from darwin_lab.merging.prescription import MODES
 from darwin_lab.ui.page import TABS, build, follow, on_arrival
 from darwin_lab.ui.session import NO_RUN_CHOSEN, genome_at_hand
-from darwin_lab.ui.tabs import child_views, evolution, genome_views, mri_layer_views, mri_views, parents, parents_views
+from darwin_lab.ui.tabs import (
+    child_views,
+    evolution,
+    genome,
+    genome_views,
+    mri_layer_views,
+    mri_views,
+    parents,
+    parents_views,
+)
 
 PROBES = ("MATH", "NEUTRAL")
 SEEN = {"ended": None, "notice": "", "bar": None, "place": None}
@@ -186,6 +195,28 @@ def test_a_genome_is_shown_beside_the_advice_it_goes_by(lab, scanned, mode):
     assert lab.recipe(scanned, genome).prescription_hash == advice.hash
     assert genome.genes["mri_trust"] == (0.7 if mode == "card_v5" else 0.5)
     assert genome.transplant == (0.05 if mode == "card_v5" else 0.15)
+
+
+def test_a_genome_keeps_the_prescription_it_names_until_another_way_is_chosen(lab, scanned):
+    named = lab.advised_genome(scanned, "v6", "card_v6")
+    for way in ("contrastive", "card_v5", "paper"):
+        told = genome.prescription_by(lab, scanned, named, way)
+        assert told == (None if way == "contrastive" else lab.prescription(scanned, way).hash)
+    assert genome.prescription_by(lab, scanned, named, "card_v6") == named.prescription
+    unnamed = neutral_genome("v6", scanned.anatomy.layers)
+    assert genome.prescription_by(lab, scanned, unnamed, "contrastive") is None
+    by_swaps = lab.advised_genome(scanned, "v6")
+    assert genome.prescription_by(lab, scanned, by_swaps, "contrastive") == by_swaps.prescription
+
+
+def test_the_ticks_are_those_of_the_prescription_a_genome_names_not_of_present_scans(lab, scanned, monkeypatch):
+    named = lab.advised_genome(scanned, "v6", "card_v6")
+    lab.recipe(scanned, named)
+    before = genome_views.editor_of(lab, scanned, named, "s")
+    monkeypatch.setattr(lab, "prescription", lambda *_: None)
+    assert genome_views.editor_of(lab, scanned, named, "s") == before
+    monkeypatch.setattr(lab, "scan", lambda *_: None)
+    assert all(row["mri"] is None for row in genome_views.editor_of(lab, scanned, named, "s")["genes"])
 
 
 def test_settings_from_the_editor_take_its_genes_and_freeze_its_locks(scanned):

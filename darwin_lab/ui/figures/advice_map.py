@@ -30,7 +30,7 @@ def advice_map(
     """shares: way -> [L] mother's share; spans: way -> how far the ratios of single tensors reach, in words; missing:
     way -> why there is none; golden: layers where the mother clearly leads, marked above."""
     if not shares:
-        return nothing("The advice appears when both scans and the layer swaps are done.")
+        return nothing("; ".join(f"{way}: {why}" for way, why in missing.items()) + ".")
     ways = [*shares, *missing]
     z = np.full((len(ways), layers), np.nan, dtype=np.float32)
     for row, way in enumerate(shares):

@@ -22,7 +22,7 @@ from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.components.job_line import job_line
 from darwin_lab.ui.components.menus import Menu
 from darwin_lab.ui.figures.style import nothing
-from darwin_lab.ui.session import AT_ONCE, LATEST, QUIET, guarded, pair_of
+from darwin_lab.ui.session import AT_ONCE, LATEST, QUIET, guarded, on_a_space, pair_of
 from darwin_lab.ui.tabs import benchmark_views as views
 from darwin_lab.ui.tabs.benchmark_place import (
     NO_PAIR,
@@ -36,7 +36,6 @@ from darwin_lab.ui.tabs.benchmark_place import (
     opened,
     short_names,
 )
-from darwin_lab.ui.tabs.parents import on_a_space
 
 JOB_KIND = "benchmark"
 EXPORTS = {"csv": ("CSV", "csv"), "json": ("JSON", "json"), "markdown": ("Model-card table", "md")}

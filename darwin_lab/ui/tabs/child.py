@@ -28,6 +28,7 @@ from darwin_lab.ui.session import (
     guarded,
     layer_clicked,
     lead,
+    on_a_space,
     pair_of,
     say,
     verdict,
@@ -74,7 +75,7 @@ def build(shared: Shared) -> None:
                 exported = gr.HTML(say(views.NOT_EXPORTED), elem_id="child_exported")
                 download = gr.DownloadButton("Download the folder (zip)", visible=False, elem_id="child_download")
             with gr.Column(elem_classes=["dl-card"]):
-                here = views.on_a_space()
+                here = on_a_space()
                 gr.HTML(f"<h3>Push to the Hub</h3><p class='dl-note'>{WHAT_PUSH_IS_HERE if here else WHAT_PUSH_IS}</p>")
                 if views.can_sign_in():
                     gr.LoginButton(size="sm", elem_id="push_login")

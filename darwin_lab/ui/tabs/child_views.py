@@ -27,7 +27,7 @@ from darwin_lab.ui.components.download import served
 from darwin_lab.ui.figures.block_strip import block_strip
 from darwin_lab.ui.figures.score_bars import score_bars
 from darwin_lab.ui.figures.style import NAME, Chart, nothing, plural
-from darwin_lab.ui.session import facts, say, verdict
+from darwin_lab.ui.session import facts, on_a_space, say, verdict
 
 if TYPE_CHECKING:
     from darwin_lab.engine.inherited import Inheritance
@@ -290,11 +290,6 @@ def plan_words(plan: PushPlan) -> str:
         f"<div class='dl-hint'>{html.escape(head)} Nothing was sent.</div>"
         f"<div class='dl-table-body' tabindex='0' id='push_plan'><table><tbody>{rows}</tbody></table></div>"
     )
-
-
-def on_a_space() -> bool:
-    """Whether the page runs on a Hugging Face Space, where paths and logins are not the visitor's."""
-    return bool(os.environ.get("SPACE_ID"))
 
 
 def can_sign_in() -> bool:

@@ -65,6 +65,7 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                 advised_by = gr.Dropdown(
                     [(name, mode) for mode, name in words.ADVICE_WORDS.items()], value=DEFAULTS.prescription,
                     label="The MRI advises by", elem_id="evo_advised_by",
+                    info="For a start from its advice, or from an editor that trusts it",
                 )  # fmt: skip
                 layout = gr.Dropdown(
                     [(LAYOUT_WORDS[n], n) for n in LAYOUTS], value="v6", label="Layout", elem_id="evo_layout"

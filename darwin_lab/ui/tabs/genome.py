@@ -5,7 +5,9 @@ Takes the genome at hand and what a person moves; gives the genome at hand, its 
 
 from __future__ import annotations
 
+import html
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +21,7 @@ from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.merging.operators import OPTIONS
 from darwin_lab.merging.prescription import MODES, Prescription
+from darwin_lab.mri.genes import V5_TRANSPLANT
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
@@ -44,6 +47,7 @@ from darwin_lab.ui.tabs.genome_views import (
     OPTION_LABELS,
     OPTION_NAMES,
     ROUTER_WORDS,
+    advice_of,
     choice_values,
     editor_of,
     genome_words,
@@ -170,7 +174,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             "transplant": float(limit or 0), "rescale": scale, "experts": mode, "options": set_,
             "router": sources[0] if len(sources) == 1 else sources if len(sources) == len(spans.blocks) else "blend",
             "pinned": known.to_json().get("pinned", {}),
-            "prescription": None if way == MODES[0] else advice_by(lab, pair, way).hash,
+            "prescription": prescription_by(lab, pair, known, way),
         }  # fmt: skip
         return genome_from_json(data, pair.anatomy.layers)
 
@@ -190,12 +194,17 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
     editor.input(moved, [editor, shared.pair, shared.genome, *choices], answer, **LATEST)
 
     def chosen(payload: Any, pair_key: str, at_hand: dict[str, Any] | None, *picked: Any) -> Any:
-        """Another layout, operator or reading: what can be kept is kept, the editor shows what is idle now."""
+        """Another layout, operator or reading: what can be kept is kept, the editor shows what is idle now. A choice
+        that cannot be made is said and taken back."""
         pair = pair_of(lab, pair_key)
         if pair is None:
             raise LabError(NO_PAIR)
-        genome = read_choices(pair, payload, at_hand, picked)
-        lab.recipe(pair, genome)
+        try:
+            genome = read_choices(pair, payload, at_hand, picked)
+            lab.recipe(pair, genome)
+        except LabError as error:
+            gr.Warning(html.escape(str(error)), title="That did not work", duration=12)
+            return to_load(genome_at_hand(pair, at_hand), f"back:{time.monotonic_ns()}")
         return to_load(genome, "choice:" + ",".join(map(str, picked)))
 
     for widget in choices:
@@ -261,9 +270,10 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
         genome = read_choices(pair, payload, at_hand, picked)
         advice = advice_by(lab, pair, picked[choices.index(advised_by)])
         if not advice.signal:
-            gr.Info(f"This advice carries no signal for this pair: {advice.note}.", title="MRI")
-        own = {} if advice.mode == "card_v5" else {"transplant": genome.transplant}
-        told = lab.advised_genome(pair, genome.layout, advice.mode, blocks=genome.blocks, **own)
+            gr.Info(f"{advice.note[0].upper()}{advice.note[1:]}.", title="MRI")
+        own = advice.mode == "card_v5" or genome.transplant == V5_TRANSPLANT
+        kept: dict[str, Any] = {} if own else {"transplant": genome.transplant}
+        told = lab.advised_genome(pair, genome.layout, advice=advice, blocks=genome.blocks, **kept)
         made = replace(genome, genes=told.genes, prescription=told.prescription, transplant=told.transplant)
         return to_load(made, f"mri:{advice.hash}")
 
@@ -349,8 +359,17 @@ def advice_by(lab: Lab, pair: Pair, mode: str) -> Prescription:
     """What the MRI advises by one way. LabError, with what to do, while it says nothing."""
     advice = lab.prescription(pair, mode)
     if advice is None:
-        raise LabError("the MRI is not complete yet; wait for both scans and the layer swaps")
+        raise LabError("the MRI is not complete yet; scan this pair in the MRI tab, or wait for the scan under way")
     return advice
+
+
+def prescription_by(lab: Lab, pair: Pair, known: Genome, way: str) -> str | None:
+    """The prescription of the genome at hand when it goes by `way`: the one it names where that is of this way, else
+    the present one; none for the layer swaps, which a genome that names none goes by. Raises as `advice_by`."""
+    named = advice_of(lab, pair, known) if known.prescription else None
+    if named is not None and named.mode == way:
+        return known.prescription
+    return None if way == MODES[0] else advice_by(lab, pair, way).hash
 
 
 DOWNLOAD = """text => { const a = document.createElement('a');

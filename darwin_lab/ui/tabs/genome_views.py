@@ -67,9 +67,10 @@ def operator_choices(layout: str, *, has_ancestor: bool) -> list[tuple[str, str]
 
 
 def advice_of(lab: Lab, pair: Pair, genome: Genome) -> Prescription | None:
-    """The advice a genome goes by: that of its prescription, or of the layer swaps; None while there is none."""
+    """The advice a genome goes by: that of its prescription, or of the layer swaps; None while there is none, and while
+    the scans that would carry it over to genes are not there."""
     try:
-        return lab.advice(pair, genome.prescription)
+        return lab.advice(pair, genome.prescription) if lab.scan(pair, "mother") is not None else None
     except LabError:
         return None
 
@@ -115,9 +116,7 @@ def editor_of(lab: Lab, pair: Pair, genome: Genome, stamp: str) -> dict[str, Any
     """The editor's value for a genome: advice of the MRI, idle genes with their reason."""
     layout = genome.layout_of(pair.anatomy.layers)
     advice = advice_of(lab, pair, genome)
-    told = (
-        lab.advised_genome(pair, genome.layout, advice.mode, blocks=genome.blocks).genes if advice is not None else {}
-    )
+    told = lab.advised_genome(pair, genome.layout, advice=advice, blocks=genome.blocks).genes if advice else {}
     inert = inert_genes(
         genome, pair.anatomy, has_prescription=advice is not None, has_ancestor=pair.ancestor is not None
     )

@@ -32,12 +32,12 @@ from darwin_lab.ui.session import (
     guarded,
     layer_clicked,
     lead,
+    on_a_space,
     pair_of,
     to_load,
     verdict,
 )
 from darwin_lab.ui.tabs import health_views as views
-from darwin_lab.ui.tabs.child_views import on_a_space
 from darwin_lab.ui.tabs.parents import HUB_ID
 
 AT_HAND = "The child at hand"

@@ -62,7 +62,7 @@ STATUS = {
 
 
 def threshold_words(health: Health) -> str:
-    """The thresholds the verdict used, and the numbers it was computed in where they are not the default."""
+    """The thresholds the verdict used, and the precision it was computed in where that is not the default."""
     limits = health.thresholds
     return (
         f"Interference above {limits.interference_factor:g} × the larger parent + {limits.interference_margin:g}; "

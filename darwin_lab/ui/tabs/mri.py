@@ -62,6 +62,7 @@ def build(shared: Shared) -> None:
         charts = shown_charts([*probe_charts(pair, scans, by, asked), differing], who)
         busy = any(job.kind.startswith(("scan", "contrast", "static")) for job in lab.active_jobs())
         whole = all(lab.scan_is_complete(pair, person) for person in scans) and lab.contrast(pair) is not None
+        whole = whole and all(scan is not None and scan.has_centroids for scan in scans.values())
         idle = not whole and not busy and all(check.ok for check in pair.checks)
         return [*charts, signal_words(lab, pair), progress_words(lab, pair, scans), gr.Button(visible=idle)]
 
@@ -107,7 +108,7 @@ def build(shared: Shared) -> None:
                 change(draw, controls, [*maps, signal, progress, scan_now], **LATEST)
             advised = chart_card(
                 "advice_map",
-                "What each formula advises",
+                "Layer swaps and published formulas: what each advises",
                 words.ADVICE,
                 empty=mri_experts.LOOKING,
                 height=250,

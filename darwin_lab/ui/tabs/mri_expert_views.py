@@ -131,7 +131,7 @@ def similarity_chart(scans: Scans) -> Chart:
     return computed(output_similarity(values, moe_layers=first.layers, tokens=tokens), _any(scans))
 
 
-def health_note(scans: Scans, profile: StaticProfile | None = None, *, matched: bool = False) -> str:
+def health_note(scans: Scans, profile: StaticProfile | None = None) -> str:
     """Over how many MoE layers and tokens the health table speaks, and whether the parents' experts correspond."""
     known = reports_of(scans)
     said = [f"{who}: {len(r.layers)} MoE layers, {r.tokens:,} tokens" for who, r in known.items()]
@@ -143,12 +143,9 @@ def health_note(scans: Scans, profile: StaticProfile | None = None, *, matched: 
     if profile is not None and profile.same_experts:
         layer = min(profile.same_experts, key=lambda one: profile.same_experts[one])
         share = profile.same_experts[layer]
-        if share >= SAME:
+        verdict = f"{100 * SAME:.0f} % are needed to blend them by number: match them in Parents"
+        if profile.experts_correspond:
             verdict = "they can be blended"
-        elif matched:
-            verdict = "no other pairing is better"
-        else:
-            verdict = f"{100 * SAME:.0f} % are needed to blend them by number: match them in Parents"
         said.append(f"experts most like their counterpart: {100 * share:.1f} % in the worst layer, L{layer}; {verdict}")
     return " · ".join([*said, "limits are ours"])
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-from darwin_lab.lab.pairs import MATCHED
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
@@ -102,7 +101,7 @@ def build(shared: Shared, tab: gr.Tab, shown: gr.State) -> list[gr.HTML]:
         return [
             f"<div data-dense='{'all' if said == views.DENSE else 'some'}'>{say(said)}</div>" if said else "",
             *charts,
-            views.health_note(scans, lab.static(pair), matched=pair.experts == MATCHED),
+            views.health_note(scans, lab.static(pair)),
             views.health_table(scans),
             gr.Dropdown(known) if only == asked else gr.Dropdown(known, value=only),
         ]

@@ -46,7 +46,7 @@ def half_of(part: str) -> str | None:
 
 
 def computed(chart: Chart, measured: Scan | Contrast | None) -> Chart:
-    """The chart, whose note says the numbers it was computed in where they are not the default."""
+    """The chart, whose note says the precision it was computed in where that is not the default."""
     said = in_words(measured.dtype) if measured is not None and chart.note else ""
     return replace(chart, note=f"{chart.note} · scanned{said}") if said else chart
 
@@ -217,8 +217,10 @@ def advice_chart(lab: Lab, pair: Pair) -> Chart:
             missing[name] = "waits for the scan"
         else:
             told[name] = found
+    if not told and len(set(missing.values())) == 1:
+        return nothing("The advice appears when both parents are scanned; that of the layer swaps needs those too.")
     swaps = told.get(ADVICE_WORDS[MODES[0]])
-    return advice_map(
+    drawn = advice_map(
         {name: advice.layer_ratio for name, advice in told.items()},
         spans={
             name: _spread(*advice.spread) + ("" if advice.signal else ", no signal") for name, advice in told.items()
@@ -227,6 +229,7 @@ def advice_chart(lab: Lab, pair: Pair) -> Chart:
         missing=missing,
         golden=swaps.golden if swaps else (),
     )
+    return computed(drawn, lab.scan(pair, "father"))
 
 
 def signal_awaited(words: str = "looking up the scan…") -> str:
@@ -250,7 +253,7 @@ def _checked(said: list[tuple[bool | None, str, str]]) -> str:
 
 
 def progress_words(lab: Lab, pair: Pair, scans: Scans) -> str:
-    """How far the scan is: probes read of each parent and of the swaps, and in what numbers unless in the default."""
+    """How far the scan is: probes read of each parent and of the swaps, and in what precision unless in the default."""
     total = len(pair.probes.texts)
     swapped = lab.contrast(pair)
     rows = [(who, f"{len(scan.probes) if scan else 0} / {total}", "probes") for who, scan in scans.items()]

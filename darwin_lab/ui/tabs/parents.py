@@ -8,7 +8,6 @@ ones waits until somebody asks for it.
 from __future__ import annotations
 
 import html
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +24,7 @@ from darwin_lab.lab.pairs import MATCHED, NUMBERED, Pair
 from darwin_lab.lab.planning import Look
 from darwin_lab.merging.operators import NEEDS_ANCESTOR
 from darwin_lab.ui.components.data_table import data_table, table_value
-from darwin_lab.ui.session import CHOSEN, QUIET, Shared, guarded, lead, pair_of, verdict
+from darwin_lab.ui.session import CHOSEN, QUIET, Shared, guarded, lead, on_a_space, pair_of, verdict
 from darwin_lab.ui.tabs import parents_views as views
 
 FAMILY, OWN = "Embedded family", "Two checkpoints of your own"
@@ -177,11 +176,6 @@ def build(shared: Shared) -> None:
         return no_scan()
 
     scan_now.click(scan, shared.pair, scanning, **QUIET)
-
-
-def on_a_space() -> bool:
-    """Whether the page runs on a public Space, where local folders are nobody's business."""
-    return bool(os.environ.get("SPACE_ID"))
 
 
 def own_refs(father: str, mother: str, ancestor: str) -> tuple[str, str, str | None]:

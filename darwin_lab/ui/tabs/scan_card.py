@@ -32,20 +32,21 @@ from darwin_lab.ui.session import (
     genome_at_hand,
     guarded,
     layer_clicked,
+    on_a_space,
     pair_of,
     say,
 )
 from darwin_lab.ui.tabs import scan_card_views as views
 
 WAYS = [("By free memory", "auto"), ("Always stream", "always"), ("Never stream", "never")]
-NUMBERS = [(dtype, dtype) for dtype in DTYPES]
-STREAMED_NOTE = "A streamed model is read layer by layer: the same numbers, and a stopped scan goes on where it was."
+PRECISIONS = [(dtype, dtype) for dtype in DTYPES]
+STREAMED_NOTE = "A streamed model is read layer by layer: the same results, and a stopped scan goes on where it was."
 WHOSE = [("Father", "father"), ("Mother", "mother"), ("Child at hand", "child")]
 MEASURE_CHOICES = [("Loss", "loss"), ("Layer skip", "skip"), ("KL", "kl"), ("Influence", "influence")]
-PASTE = "MATH: 12 + 30 = 42\nMATH: Half of ninety is forty-five.\nNEUTRAL: The shop opens at nine."
+PASTE = "MATH: 12 + 30 = 42\nMATH: Half of ninety is forty-five.\nNEUTRAL: The shop opens at nine.\nNEUTRAL: It rained."
 PICK = "Pick a kept scan above: it can be renamed, shared, deleted, and compared."
 SMALL_BYTES = 2 * 10**9
-"""Pairs up to this size are scanned at once when they get other probes or numbers; larger ones when somebody asks."""
+"""Pairs up to this size are scanned at once when probes or precision change; larger ones when somebody asks."""
 _CONFIRM = "id => id && confirm('Delete this kept scan? Its file goes with it.') ? id : ''"
 
 
@@ -60,8 +61,13 @@ def build(shared: Shared) -> None:
                 heading("scan_held_head", "How models are held", words.HELD, STREAMED_NOTE)
                 memory = gr.HTML(views.memory_words(None), elem_id="scan_memory")
                 way = gr.Radio(WAYS, value="auto", label="Stream", elem_id="scan_way", elem_classes=["dl-seg"])
-                numbers = gr.Radio(
-                    NUMBERS, value=FLOAT32, label="Scan in", elem_id="scan_dtype", elem_classes=["dl-seg"]
+                precision = gr.Radio(
+                    PRECISIONS,
+                    value=FLOAT32,
+                    label="Scan in",
+                    elem_id="scan_dtype",
+                    elem_classes=["dl-seg"],
+                    visible=not on_a_space(),
                 )
                 gr.HTML(
                     "<p class='dl-note'>A scan in bfloat16 is another measurement: scans, layer swaps and health are "
@@ -154,7 +160,7 @@ def build(shared: Shared) -> None:
     def found(scan_id: str) -> list[Any]:
         return [views.kept_table(lab.saved.list(), scan_id), *show(scan_id)]
 
-    shared.pair.change(way_now, shared.pair, [memory, way, numbers], **AT_ONCE)
+    shared.pair.change(way_now, shared.pair, [memory, way, precision], **AT_ONCE)
     shared.scan_stamp.change(measured_now, shared.pair, [halves_note, halves, probes], **AT_ONCE)
     card.expand(found, chosen, [table, *picked], **AT_ONCE)
 
@@ -163,14 +169,14 @@ def build(shared: Shared) -> None:
         return views.memory_words(lab.set_memory(opened(pair_key), wanted))
 
     @guarded
-    def choose_numbers(pair_key: str, wanted: str) -> Any:
+    def choose_precision(pair_key: str, wanted: str) -> Any:
         pair = opened(pair_key)
         choice = lab.set_dtype(pair, wanted)
         scan_if_small(pair)
         return views.memory_words(choice)
 
     way.input(choose_way, [shared.pair, way], memory, **CHOSEN)
-    numbers.input(choose_numbers, [shared.pair, numbers], memory, **CHOSEN)
+    precision.input(choose_precision, [shared.pair, precision], memory, **CHOSEN)
 
     @guarded
     def ask_halves(pair_key: str) -> Any:

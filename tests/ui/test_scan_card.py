@@ -103,7 +103,7 @@ def in_float32(lab: Lab, pair: Pair) -> Iterator[None]:
     lab.set_dtype(pair, "float32")
 
 
-def test_other_numbers_are_said_and_chosen_and_a_small_pair_is_scanned_at_once(
+def test_another_precision_is_said_and_chosen_and_a_small_pair_is_scanned_at_once(
     lab: Lab, pair: Pair, page: gr.Blocks, in_float32: None
 ) -> None:
     choose = handler(page, "scan_dtype", "input")
@@ -118,7 +118,7 @@ def test_other_numbers_are_said_and_chosen_and_a_small_pair_is_scanned_at_once(
     assert len(lab.active_jobs()) + len(lab.ended_jobs()) == kept, "those of float32 are there already"
 
 
-def test_other_numbers_of_a_large_pair_are_scanned_when_somebody_asks(
+def test_another_precision_of_a_large_pair_is_scanned_when_somebody_asks(
     lab: Lab, pair: Pair, page: gr.Blocks, in_float32: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("darwin_lab.ui.tabs.scan_card.SMALL_BYTES", 0)
@@ -127,13 +127,13 @@ def test_other_numbers_of_a_large_pair_are_scanned_when_somebody_asks(
     assert lab.active_jobs() == []
 
 
-def test_numbers_nobody_offered_become_a_toast(lab: Lab, pair: Pair, page: gr.Blocks, toasts: list[str]) -> None:
+def test_a_precision_nobody_offered_becomes_a_toast(lab: Lab, pair: Pair, page: gr.Blocks, toasts: list[str]) -> None:
     assert handler(page, "scan_dtype", "input")(pair.key, "int4") == gr.skip()
     assert toasts == ["unknown dtype &#x27;int4&#x27; to scan in; choose float32 or bfloat16"]
     assert lab.dtype(pair) == "float32"
 
 
-def test_another_pair_brings_its_way_and_its_numbers(lab: Lab, pair: Pair, page: gr.Blocks, in_float32: None) -> None:
+def test_another_pair_brings_its_way_and_its_precision(lab: Lab, pair: Pair, page: gr.Blocks, in_float32: None) -> None:
     ids = ["scan_memory", "scan_way", "scan_dtype"]
     outputs = [next(k for k, b in page.blocks.items() if getattr(b, "elem_id", None) == name) for name in ids]
     (follow,) = (fn for fn in page.fns.values() if [block._id for block in fn.outputs] == outputs)
@@ -142,7 +142,7 @@ def test_another_pair_brings_its_way_and_its_numbers(lab: Lab, pair: Pair, page:
     assert follow.fn("")[1:] == [gr.skip(), gr.skip()]
 
 
-def test_the_mri_says_its_numbers_and_never_shows_those_of_the_other_dtype(
+def test_the_mri_says_its_precision_and_never_shows_results_of_the_other_dtype(
     lab: Lab, pair: Pair, in_float32: None
 ) -> None:
     def shown() -> list[Any]:
@@ -177,7 +177,7 @@ def test_the_mri_says_its_numbers_and_never_shows_those_of_the_other_dtype(
     assert [chart.rows for chart in shown()] == [chart.rows for chart in wide]
 
 
-def test_a_health_says_its_numbers_where_they_are_not_the_default() -> None:
+def test_a_health_says_its_precision_where_that_is_not_the_default() -> None:
     for dtype, said in (("float32", False), ("bfloat16", True)):
         health = SimpleNamespace(thresholds=Thresholds(), dtype=dtype)
         assert health_views.threshold_words(health).endswith("All three were scanned in bfloat16.") is said  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The numbers a scan is computed in: chosen for the parents, a measurement of its own, never mixed with another."""
+"""The dtype a scan is computed in: chosen for the parents, a measurement of its own, never mixed with another."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -56,13 +56,13 @@ def test_float32_until_another_is_chosen_which_is_kept_for_these_parents(lab: La
     assert lab.dtype(other) == "bfloat16"
     assert new_lab().dtype(new_lab().pair(pair.key)) == "bfloat16"
     lab.set_memory(pair, "always")
-    assert lab.dtype(pair) == "bfloat16", "the way to hold a model leaves the numbers alone"
+    assert lab.dtype(pair) == "bfloat16", "the way to hold a model leaves the dtype alone"
     with pytest.raises(LabError, match="unknown dtype 'float16' to scan in; choose float32 or bfloat16"):
         lab.set_dtype(pair, "float16")
     assert lab.memory(pair).dtype == "bfloat16"
 
 
-def test_the_decision_counts_the_bytes_of_the_chosen_numbers(
+def test_the_decision_counts_the_bytes_of_the_chosen_dtype(
     lab: Lab, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("darwin_lab.lab.workbench.SMALL_BYTES", 0)
@@ -78,7 +78,7 @@ def test_the_decision_counts_the_bytes_of_the_chosen_numbers(
 
 
 @pytest.mark.parametrize("way", ["never", "always"])
-def test_a_scan_in_bfloat16_has_the_numbers_of_the_shells(
+def test_a_scan_in_bfloat16_is_the_shells(
     lab: Lab, moe: Pair, tiny_moe_pair: Trio, measures: dict[str, Any], tmp_path: Path, way: str
 ) -> None:
     out = tmp_path / "shell"
@@ -132,7 +132,7 @@ def test_the_default_has_the_folders_it_always_had(lab: Lab, moe: Pair) -> None:
     assert [path.stem[-8:] for path in found] == OLD_BASES
 
 
-def test_a_job_measures_in_the_numbers_it_was_asked_for(lab: Lab, moe: Pair) -> None:
+def test_a_job_measures_in_the_dtype_it_was_asked_for(lab: Lab, moe: Pair) -> None:
     from tests.lab.test_memory import at_words
 
     at_words(lab, "MATH", lambda: lab.set_dtype(moe, "bfloat16") and None)
@@ -141,7 +141,7 @@ def test_a_job_measures_in_the_numbers_it_was_asked_for(lab: Lab, moe: Pair) -> 
     assert lab.dtype(moe) == "bfloat16"
     assert lab.scan(moe, "father") is None
     later = lab.request_scan(moe)
-    assert not set(later) & set(first[:2]), "the scans under way are of other numbers"
+    assert not set(later) & set(first[:2]), "the scans under way are of another dtype"
     for job in (*first, *later):
         lab.wait(job)
     for dtype in ("bfloat16", "float32"):
@@ -152,7 +152,7 @@ def test_a_job_measures_in_the_numbers_it_was_asked_for(lab: Lab, moe: Pair) -> 
         assert lab.prescription(moe) is not None
 
 
-def test_scores_stay_in_float32_and_a_model_of_other_numbers_is_not_taken_for_one(lab: Lab, moe: Pair) -> None:
+def test_scores_stay_in_float32_and_a_model_of_another_dtype_is_not_taken_for_one(lab: Lab, moe: Pair) -> None:
     lab.wait(lab.request_score(moe, "blend"))
     wanted = lab.score(moe, "blend")
     lab.store._write("DELETE FROM scores", [])
@@ -190,7 +190,7 @@ def test_a_child_and_its_parents_are_checked_in_one_dtype(lab: Lab, moe: Pair) -
     assert [scan.dtype for scan in scans if scan] == ["bfloat16"] * 2
 
 
-def test_a_mending_belongs_to_the_numbers_it_was_measured_in(lab: Lab, moe: Pair) -> None:
+def test_a_mending_belongs_to_the_dtype_it_was_measured_in(lab: Lab, moe: Pair) -> None:
     touchy = {"interference_factor": 0.2, "interference_margin": -1.0}
     recipe = lab.recipe(moe, a_child(moe))
     lab.set_dtype(moe, "bfloat16")
@@ -204,7 +204,7 @@ def test_a_mending_belongs_to_the_numbers_it_was_measured_in(lab: Lab, moe: Pair
     assert lab.care.mending(moe, recipe.hash) is None
 
 
-def test_kept_scans_of_other_numbers_are_not_compared(lab: Lab, moe: Pair, nothing_kept: None) -> None:
+def test_kept_scans_of_two_dtypes_are_not_compared(lab: Lab, moe: Pair, nothing_kept: None) -> None:
     scan_all(lab, moe)
     wide = lab.saved.keep(moe, "father", "wide")
     lab.set_dtype(moe, "bfloat16")
@@ -219,9 +219,7 @@ def test_kept_scans_of_other_numbers_are_not_compared(lab: Lab, moe: Pair, nothi
     assert not lab.saved.comparison(moe, "father", narrow.id).values.any()
 
 
-def test_layers_are_not_swapped_between_models_of_other_numbers(
-    tiny_llama_pair: Trio, measures: dict[str, Any]
-) -> None:
+def test_layers_are_not_swapped_between_models_of_two_dtypes(tiny_llama_pair: Trio, measures: dict[str, Any]) -> None:
     import torch
 
     father, mother = (open_checkpoint(path) for path in tiny_llama_pair[:2])

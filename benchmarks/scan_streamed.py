@@ -35,6 +35,8 @@ def main() -> int:
     arguments.add_argument("--keep", type=Path, help="folder for the checkpoint, kept and used again")
     arguments.add_argument("--scan", type=Path, help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
+    if chosen.tokens < 2 * TEXT_TOKENS:
+        arguments.error(f"--tokens {chosen.tokens} are too few: two texts of {TEXT_TOKENS} tokens are the least")
     if chosen.scan is not None:
         return scan(chosen.scan, chosen.tokens, chosen.overflow)
     with tempfile.TemporaryDirectory() as scratch:

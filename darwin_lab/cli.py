@@ -250,6 +250,7 @@ def _merge(merge: argparse.ArgumentParser) -> None:
     merge.add_argument("--seed", type=int, metavar="N", help="of the random masks; default 0, or the genome's")
     merge.add_argument("--vocab", choices=("same", "by-token"), help="by-token: the rows of tokens that both have")
     merge.add_argument("--scans", type=Path, nargs=2, metavar=("DIR_A", "DIR_B"), help="scans of father and mother")
+    merge.add_argument("--probes", type=Path, metavar="FILE", help="JSONL to scan them with; default: built in")
     _advice(merge)
     merge.add_argument("--dtype", metavar="D", help="bfloat16, float16 or float32; default the father's")
     merge.add_argument("--shard-size", metavar="SIZE", help="such as 2GB or 500MB; default the father's shards")

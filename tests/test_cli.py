@@ -88,7 +88,8 @@ def test_a_genome_that_trusts_the_mri_scans_first_and_says_so(
     genome.write_text('{"layout": "v6", "genes": {"mri_trust": 0.5}}')
     data = run_json(capsys, "merge", *tiny_llama_pair[:2], "--out", tmp_path / "a", "--genome", genome)
     assert data["prescription"]
-    assert "new scans" in data["notes"][0]
+    assert "contrastive advice from new scans" in data["notes"][0]
+    assert "mother's layer is better in" in data["notes"][1] or "no signal" in data["notes"][1]
     again = run_json(capsys, "merge", *tiny_llama_pair[:2], "--out", tmp_path / "b", "--genome", genome)
     assert "stored scans" in again["notes"][0]
     assert again["recipe"] == data["recipe"]

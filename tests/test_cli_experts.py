@@ -53,6 +53,24 @@ def test_a_mergekit_file_over_experts_that_are_numbered_differently_makes_the_ma
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize("how", [("--ratio", "0.4", "--experts", "usage"), ("--genome", "genome.json")])
+def test_experts_that_do_not_correspond_are_told_before_anything_is_scanned(
+    capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, swapped: Path, tmp_path: Path, how: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("darwin_lab.verbs.merge.lab_advice", lambda *_, **__: pytest.fail("scanned"))
+    monkeypatch.setattr("darwin_lab.verbs.health.lab_advice", lambda *_, **__: pytest.fail("scanned"))
+    (tmp_path / "genome.json").write_text('{"layout": "v6", "genes": {"mri_trust": 0.5}}')
+    code, _, error = merge(capsys, tiny_moe_pair[0], swapped, *how, "--out", tmp_path / "child")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "only 75% of the experts in layer 1" in error
+    if "--genome" in how:
+        code = main(["health", *how, "--father", str(tiny_moe_pair[0]), "--mother", str(swapped)])
+        assert code == 2
+        assert "only 75% of the experts in layer 1" in capsys.readouterr().err
+
+
 def test_matched_experts_make_the_child_of_the_mother_before_they_were_swapped(
     capsys: pytest.CaptureFixture[str], tiny_moe_pair: Trio, swapped: Path, tmp_path: Path
 ) -> None:
@@ -198,7 +216,10 @@ def test_texts_too_long_for_a_scan_inside_a_merge_name_what_merge_takes(
         (tmp_path / name / "config.json").write_text(json.dumps(config))
     code, _, error = merge(capsys, *parents, "--ratio", 0.4, "--experts", "usage", "--out", tmp_path / "child")
     assert (code, error.count("\n")) == (2, 1)
-    assert "reads at most 8; give --scans DIR_A DIR_B, made with `scan --max-tokens 8`" in error
+    assert "reads at most 8; give shorter ones with --probes FILE" in error
+    (tmp_path / "probes.jsonl").write_text('{"probe": "MATH", "text": "1+1=2"}\n{"probe": "MATH", "text": "2+2=4"}\n')
+    asked = ("--probes", tmp_path / "probes.jsonl", "--experts", "usage", "--out", tmp_path / "child")
+    assert merge(capsys, *parents, "--ratio", 0.4, *asked)[0] == 0
 
 
 def test_a_preset_of_another_depth_says_that_it_was_stretched(

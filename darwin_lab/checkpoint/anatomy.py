@@ -144,7 +144,10 @@ def read_anatomy(checkpoint: Checkpoint) -> Anatomy:
         elif part.layer < layers and part.mergeable and _KEYS_AND_VALUES.search(part.name):
             parts[part.name] = _copied(part, _SHARED_KEYS)
     in_files = {part.layer for part in parts.values() if part.tower == "text" and part.layer is not None}
-    if not layers or not _counts_to(in_files, layers):
+    if not layers or not in_files:
+        what = "config.json names no num_hidden_layers" if not layers else "no tensor is named as one of a layer"
+        raise LabError(f"{checkpoint.name}: {what} that the lab knows; this family cannot be read (README: Parents)")
+    if not _counts_to(in_files, layers):
         raise LabError(
             f"{checkpoint.name}: config.json says {layers} layers, the files hold {len(in_files)}; get it whole"
         )

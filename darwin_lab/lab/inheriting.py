@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from darwin_lab.engine.source import Source
     from darwin_lab.mri.languages import Languages, Reading
 
+_CHECKING_SHARE = 0.1
+
 
 def request(bench: Workbench, pair: Pair, recipe: Recipe, folder: Path | None) -> str:
     """Queue the measurement of what a child inherited, in its exported folder where there is one."""
@@ -40,6 +42,9 @@ def measure(bench: Workbench, pair: Pair, recipe: Recipe, folder: Checkpoint | N
     """Measure a child, in its exported folder where one is given, and keep the result. Only for the worker."""
     from darwin_lab.engine.inheritance import what_was_inherited
 
+    if folder is None:
+        bench.child(pair, recipe).require_sound(part(tick, 0.0, _CHECKING_SHARE))
+        tick = part(tick, _CHECKING_SHARE, 1.0)
     child = folder or bench.child(pair, recipe)
     found = what_was_inherited(child, pair.father, pair.mother, pair.ancestor, tick)
     bench.store.keep_text(_file(bench, pair, recipe), json.dumps(found.to_json()))

@@ -52,6 +52,7 @@ class Trials:
         dtype = self._bench.dtype(pair)
 
         def work(tick: Tick) -> dict[str, Any]:
+            self._between(pair, 0.5).require_sound()
             scanning.ensure(self._bench, pair, part(tick, 0.0, _SCAN_SHARE), dtype)
             trial = self._run(pair, draws, seed, dtype, part(tick, _SCAN_SHARE, 1.0))
             name = f"trial-{draws}-{seed}" + ("" if dtype == FLOAT32 else f"-{dtype}")

@@ -25,11 +25,13 @@ Blend = Callable[[Block, float], torch.Tensor]
 
 
 def lerp(stretch: Stretch, how: How) -> Blend:
-    """(1 - r) A + r B."""
+    """(1 - r) A + r B; a block that both parents have alike stays as it is, to the last bit."""
     return _lerp
 
 
 def _lerp(block: Block, ratio: float) -> torch.Tensor:
+    if torch.equal(block.a, block.b):
+        return block.a
     return block.a.mul_(number(1.0 - ratio)).add_(block.b.mul_(number(ratio)))
 
 

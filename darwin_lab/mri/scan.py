@@ -233,12 +233,12 @@ class _Reading:
                 what = {"layer": "layer", "attn": "attention of layer", "ffn": "FFN of layer"}[front.parts[place]]
                 raise LabError(
                     f"{self.name}, probe {probe}: activations are not finite when {what} {layer} is skipped; "
-                    "scan in float32"
+                    + self._remedy
                 )
         skip = torch.stack([cosine_distance(swept[0], states, mask) for states in swept[1:]])
         nll, kl = next_token_losses(self.model.logits, swept, ids, mask, divergence=True)
         if not bool(torch.isfinite(nll).all() and torch.isfinite(kl).all()):
-            raise LabError(_not_finite(self.name, probe, "the output matrix"))
+            raise LabError(self._not_finite(probe, "the output matrix"))
         found = {}
         for place, left_out in enumerate(front.parts):
             rows = slice(place, None, count)
@@ -253,11 +253,12 @@ class _Reading:
     def _require_finite(self, states: torch.Tensor, mask: torch.Tensor, probe: str, what: str) -> None:
         """Raises `LabError` naming the place where the real tokens' activations stop being finite."""
         if not bool(torch.isfinite(states[mask.bool()]).all()):
-            raise LabError(_not_finite(self.name, probe, what))
+            raise LabError(self._not_finite(probe, what))
 
+    def _not_finite(self, probe: str, what: str) -> str:
+        return f"{self.name}, probe {probe}: activations stop being finite in {what}; {self._remedy}"
 
-def _not_finite(name: str, probe: str, what: str) -> str:
-    return (
-        f"{name}, probe {probe}: activations stop being finite in {what}; "
-        "look for damaged weights there or scan in float32"
-    )
+    @property
+    def _remedy(self) -> str:
+        narrow = self.model.dtype != torch.float32
+        return "look for damaged weights there" + (" or scan in float32" if narrow else "")

@@ -14,6 +14,7 @@ from darwin_lab.progress import Tick, part
 
 if TYPE_CHECKING:
     from darwin_lab.merging.matching import ExpertIdentity
+    from darwin_lab.merging.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ def matching(father: Checkpoint, mother: Checkpoint) -> "ExpertIdentity":
     if identity is None:
         raise LabError(f"{father.name} has no experts to match; leave --match-experts out")
     return identity
+
+
+def refuse_before_scanning(
+    father: Checkpoint, mother: Checkpoint, ancestor: Checkpoint | None, recipe: "Recipe"
+) -> None:
+    """Raises `LabError` now for a child that could not be read once its advice is there, which takes long to make.
+    `recipe` is the child's without that advice."""
+    from darwin_lab.engine.child import Child
+
+    Child(father, mother, recipe, ancestor).require_sound()
 
 
 def asking_for_shorter_probes(error: LabError) -> LabError:

@@ -35,6 +35,7 @@ from darwin_lab.verbs.common import (
     lab_advice,
     matching,
     probes_for,
+    refuse_before_scanning,
 )
 
 _ADVISED = 0.2
@@ -103,6 +104,9 @@ def _children(
     """The genome's child with some layers pinned. A genome that trusts the MRI gets the advice of the lab's scans."""
     (father, mother, ancestor), vocabulary, advice = parents, arguments.vocab, None
     if genome.reads_advice:
+        plain = make_recipe(replace(genome, experts="blend"), read_anatomy(father), None, vocabulary=vocabulary,
+                            expert_order=order)  # fmt: skip
+        refuse_before_scanning(father, mother, ancestor, plain)
         try:
             advice, _ = lab_advice(
                 arguments.father, arguments.mother, arguments.ancestor, vocabulary, genome.prescription, tick,
@@ -183,4 +187,6 @@ def _text(found: Health) -> str:
             f"[{row.low:.1%}, {row.high:.1%}]"
             for row in found.loops
         ]
+    if not found.loops:
+        rows += ["", "loops not counted: the models are streamed, or read fewer than 18 tokens"]
     return "\n".join([f"{found.verdict}: {found.sentence}", "", *rows])

@@ -25,11 +25,19 @@ from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR, USES_DEN
 from darwin_lab.merging.prescription import MODES, Prescription
 from darwin_lab.merging.recipe import Recipe, make_recipe, uniform_recipe
 from darwin_lab.merging.recipe_file import read_recipe_file
+from darwin_lab.mri.genes import V5_TRANSPLANT, V5_TRUST
 from darwin_lab.progress import Tick, part
-from darwin_lab.verbs.common import Result, genome_of_file, lab_advice, matching
+from darwin_lab.verbs.common import (
+    Result,
+    asking_for_shorter_probes,
+    genome_of_file,
+    lab_advice,
+    matching,
+    refuse_before_scanning,
+)
 
 _SCANNING_SHARE, _LOOKING_SHARE = 0.8, 0.05
-_DECIDED = frozenset({"operator", "option", "density", "scans", "advice", "router", "experts"})
+_DECIDED = frozenset({"operator", "option", "density", "scans", "probes", "advice", "router", "experts"})
 """Flags that a recipe or mergekit file leaves no room for."""
 
 
@@ -178,10 +186,13 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
         if ancestor is None and NEEDS_ANCESTOR[genome.operator]:
             raise LabError(f"{genome.operator} needs a common ancestor; give --ancestor, or use dare, lerp or slerp")
     asks = genome.reads_advice if genome else arguments.experts in ("preserve", "usage")
-    if arguments.scans is not None and not asks:
-        raise LabError(
-            "--scans does nothing beside this; leave it out, or give --experts or a genome that trusts the MRI"
-        )
+    for flag in ("scans", "probes"):
+        if getattr(arguments, flag) is not None and not asks:
+            raise LabError(
+                f"--{flag} does nothing beside this; leave it out, or give --experts or a genome that trusts the MRI"
+            )
+    if arguments.probes is not None and arguments.scans is not None:
+        raise LabError("--probes does nothing beside --scans, which were made with theirs; leave it out")
     if arguments.advice is not None and not (genome and genome.genes.get("mri_trust")):
         raise LabError("--advice does nothing beside this; leave it out, or give a genome that trusts the MRI")
     if arguments.advice is not None and genome and genome.prescription:
@@ -194,6 +205,14 @@ def _from_genes(arguments: argparse.Namespace, tick: Tick) -> _Planned:
     notes = [words] if words else []
     identity = matching(father, mother) if arguments.match_experts else None
     order = identity.order if identity else None
+    if scanned:
+        plain = replace(genome, experts="blend") if genome else None
+        made = (
+            make_recipe(plain, anatomy, None, vocabulary=vocabulary, expert_order=order)
+            if plain
+            else uniform_recipe(anatomy, arguments.ratio, vocabulary=vocabulary, expert_order=order)
+        )
+        refuse_before_scanning(father, mother, ancestor, made)
     scanning = part(tick, 0.0, scanned)
     advice = _advice(arguments, genome, father, mother, order, notes, scanning) if asks else None
     if identity is not None:
@@ -306,17 +325,21 @@ def _advice(
         notes += [f"{trust}{mode} advice from the scans given", advice.note]
         return advice
     wanted = genome.prescription if genome else None
+    mode = arguments.advice or MODES[0]
     try:
         found, fresh = lab_advice(
             arguments.father, arguments.mother, arguments.ancestor, arguments.vocab or "same", wanted, tick,
-            matched=arguments.match_experts, mode=arguments.advice or MODES[0],
+            matched=arguments.match_experts, probes=arguments.probes, mode=mode,
         )  # fmt: skip
     except LabError as error:
-        told, flag, limit = str(error).partition("; shorten it, or cut all texts with --max-tokens ")
-        if not flag:
-            raise
-        raise LabError(f"{told}; give --scans DIR_A DIR_B, made with `scan --max-tokens {limit}`") from None
-    notes.append(f"{trust}advice from {'new' if fresh else 'stored'} scans of both parents")
+        raise asking_for_shorter_probes(error) from None
+    if found is not None:
+        notes += [f"{trust}{found.mode} advice from {'new' if fresh else 'stored'} scans of both parents", found.note]
+        if genome and found.mode == "card_v5" and genome.transplant != V5_TRANSPLANT:
+            trusts = f"{genome.genes.get('mri_trust', 0.0):g} and transplants below {genome.transplant:g}"
+            notes.append(
+                f"the V5 card trusts {V5_TRUST:g} and transplants below {V5_TRANSPLANT:g}, this genome {trusts}"
+            )
     return found
 
 

@@ -117,6 +117,30 @@ def test_a_config_with_more_layers_than_the_files_is_refused(tiny_llama_pair: Tr
         read_anatomy(open_checkpoint(folder))
 
 
+@pytest.mark.parametrize(
+    ("config", "tensor", "words"),
+    [
+        (
+            {"n_layer": 2},
+            "model.layers.0.mlp.up_proj.weight",
+            "config.json names no num_hidden_layers that the lab knows",
+        ),
+        (
+            {"num_hidden_layers": 1},
+            "model.stages.0.mlp.up_proj.weight",
+            "no tensor is named as one of a layer that the",
+        ),
+    ],
+)
+def test_a_family_whose_layers_cannot_be_found_is_not_called_incomplete(
+    config: dict[str, int], tensor: str, words: str, tmp_path: Path
+) -> None:
+    save_file({tensor: torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LabError, match=words):
+        read_anatomy(open_checkpoint(tmp_path))
+
+
 @pytest.mark.parametrize("claimed", ["num_hidden_layers", "num_experts"])
 def test_a_count_that_a_config_makes_up_is_refused_in_the_memory_of_the_files(claimed: str, tmp_path: Path) -> None:
     names = [f"model.layers.0.mlp.experts.{expert}.up_proj.weight" for expert in range(2)]

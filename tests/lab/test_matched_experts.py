@@ -68,7 +68,7 @@ def test_the_virtual_child_of_a_genome_has_the_experts_of_the_mother_before_they
     assert all(torch.equal(ours.read(name), theirs.read(name)) for name in theirs.names)
 
 
-@pytest.mark.parametrize("work", ["export", "score", "health", "report", "evolution"])
+@pytest.mark.parametrize("work", ["export", "score", "health", "report", "inherit", "trial", "evolution"])
 def test_no_work_of_the_lab_blends_experts_that_do_not_correspond_and_all_name_the_way_out(
     lab: Lab, refs: dict[str, Any], tmp_path: Path, work: str
 ) -> None:
@@ -82,11 +82,16 @@ def test_no_work_of_the_lab_blends_experts_that_do_not_correspond_and_all_name_t
             lab.wait(lab.request_health(pair, "blend"))
         elif work == "report":
             lab.wait(lab.request_report(pair, "blend"))
+        elif work == "inherit":
+            lab.wait(lab.request_inheritance(pair, "blend"))
+        elif work == "trial":
+            lab.wait(lab.trials.request_trial(pair, draws=2))
         else:
             run = lab.start_evolution(pair, EvolutionSettings(layout="v4", budget=4, start="random"))
             lab.wait(lab.run(run).job_id)
     assert not (tmp_path / "child").exists()
     assert lab.score(pair, "blend") is None
+    assert work == "health" or lab.scan(pair, "father") is None, "refused before it was scanned"
 
 
 def test_one_parent_alone_is_scored_whatever_the_numbers_of_the_experts(lab: Lab, refs: dict[str, Any]) -> None:

@@ -93,6 +93,14 @@ def test_lerp_is_the_weighted_mean(seed: int, ratio: float, shape: tuple[int, ..
     assert near(merged("lerp", (a, b, base), ratio), (1 - ratio) * a.double().numpy() + ratio * b.double().numpy())
 
 
+@pytest.mark.parametrize("operator", ["lerp", "slerp", "dare", "nearswap"])
+@given(seed=SEEDS, ratio=RATIOS)
+@examples
+def test_a_parent_merged_with_itself_is_itself_to_the_last_bit(operator: str, seed: int, ratio: float) -> None:
+    a, _, _ = trio(seed)
+    assert np.array_equal(merged(operator, (a, a.clone(), None), ratio), a.double().numpy())
+
+
 @given(SEEDS, RATIOS, st.sampled_from([1.0, 1e-25, 1e25]))
 @examples
 def test_slerp_is_the_spherical_formula_at_any_scale(seed: int, ratio: float, scale: float) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import blocks_from_json
 from darwin_lab.genome.layouts import Blocks
-from darwin_lab.merging.prescription import MODES
-from darwin_lab.mri.genes import V5_TRANSPLANT
+from darwin_lab.merging.prescription import MODES, V5_TRANSPLANT
 
 STARTS = ("mri", "neutral", "random", "genome")
 CONTROLS = ("lerp_sweep", "random", "placebo")

@@ -22,9 +22,8 @@ from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.views import RunView
 from darwin_lab.lab.workbench import Workbench
 from darwin_lab.merging.operators import NEEDS_ANCESTOR
-from darwin_lab.merging.prescription import Prescription
+from darwin_lab.merging.prescription import V5_TRANSPLANT, Prescription
 from darwin_lab.merging.recipe import Recipe, check_options, inert_genes
-from darwin_lab.mri.genes import V5_TRANSPLANT
 from darwin_lab.progress import Tick, part
 from darwin_lab.scoring.score import Score
 

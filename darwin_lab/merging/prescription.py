@@ -12,6 +12,9 @@ DEAD = 0.05
 MODES = ("contrastive", "card_v5", "card_v6", "paper")
 """What advice goes by: measured layer swaps (the default), or a published formula (methods, section 2)."""
 
+V5_TRUST, V5_TRANSPLANT = 0.7, 0.05
+"""What the V5 card does with its ratio: final = .7 mri + .3 genome, and below .05 or above .95 a transplant."""
+
 
 @dataclass(frozen=True)
 class Prescription:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from darwin_lab.errors import LabError
 from darwin_lab.genome.ownership import owners
+from darwin_lab.merging.prescription import V5_TRUST
 from darwin_lab.mri.advantage import probe_weights
 from darwin_lab.mri.record import DECISIVE, Scan
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Floats = NDArray[np.float64]
 TRUST = 0.5
-V5_TRUST, V5_TRANSPLANT = 0.7, 0.05
-"""What the V5 card does with its ratio: final = .7 mri + .3 genome, and below .05 or above .95 a transplant."""
 DENSITY_PER_DEAD = 0.35
 """density_b = 1 - .35 x the mother's dead share: the published .799 at 57 % dead."""
 EDGE = 0.05

@@ -22,10 +22,9 @@ from darwin_lab.genome.genome import Genome, genome_from_json
 from darwin_lab.genome.presets import preset_genome, stretch_words
 from darwin_lab.merging.mergekit import read_mergekit
 from darwin_lab.merging.operators import NEEDS_ANCESTOR, USES_ANCESTOR, USES_DENSITY_B, USES_DRAWS
-from darwin_lab.merging.prescription import MODES, Prescription
+from darwin_lab.merging.prescription import MODES, V5_TRANSPLANT, V5_TRUST, Prescription
 from darwin_lab.merging.recipe import Recipe, make_recipe, uniform_recipe
 from darwin_lab.merging.recipe_file import read_recipe_file
-from darwin_lab.mri.genes import V5_TRANSPLANT, V5_TRUST
 from darwin_lab.progress import Tick, part
 from darwin_lab.verbs.common import (
     Result,

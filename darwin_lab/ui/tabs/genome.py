@@ -20,8 +20,7 @@ from darwin_lab.genome.presets import PRESETS, preset_genome, stretch_words
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.merging.operators import OPTIONS
-from darwin_lab.merging.prescription import MODES, Prescription
-from darwin_lab.mri.genes import V5_TRANSPLANT
+from darwin_lab.merging.prescription import MODES, V5_TRANSPLANT, Prescription
 from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value

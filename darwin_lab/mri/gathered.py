@@ -66,7 +66,9 @@ class Gathered:
         """The layer's output summed over the real tokens of texts that were not summed yet."""
         fresh = torch.from_numpy(self.summed[chosen, step.layer] == 0).to(mask.device)
         counted = (mask.bool() & fresh[:, None]).float()
-        total = torch.einsum("bt,bth->h", counted, step.after.float()).double().cpu().numpy()
+        total = (
+            sum(each @ states.float() for each, states in zip(counted, step.after, strict=True)).double().cpu().numpy()
+        )
         self.states[step.layer] = self.states.get(step.layer, 0.0) + total
         self.summed[chosen, step.layer] = 1
 

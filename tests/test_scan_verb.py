@@ -49,6 +49,15 @@ def test_a_streamed_scan_gives_the_numbers_of_one_held_in_memory(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["always", "never", "probes.jsonl"]
 
 
+def test_a_way_to_overflow_beside_never_streaming_is_refused(
+    capsys: pytest.CaptureFixture[str], tiny_llama_pair: Trio, probes: Path, tmp_path: Path
+) -> None:
+    asked = ("--probes", probes, "--out", tmp_path / "a", "--stream", "never", "--overflow", "spill")
+    code, out, err = run(capsys, tiny_llama_pair[0], *asked)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "--overflow spill does nothing beside --stream never" in err
+
+
 def test_what_was_decided_and_read_is_shown(
     capsys: pytest.CaptureFixture[str], tiny_llama_pair: Trio, probes: Path, tmp_path: Path
 ) -> None:

@@ -30,6 +30,10 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     limit = MAX_TOKENS if arguments.max_tokens is None else arguments.max_tokens
     if limit < 2:
         raise LabError(f"--max-tokens {limit} leaves nothing to predict; give 2 or more")
+    if arguments.stream == "never" and arguments.overflow == "spill":
+        raise LabError(
+            "--overflow spill does nothing beside --stream never, which holds the model whole; leave one out"
+        )
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[arguments.dtype]
     probes = probes_for(arguments.probes, arguments.model)
     source = open_checkpoint(arguments.model)

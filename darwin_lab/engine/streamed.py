@@ -4,11 +4,12 @@ Takes a source (a checkpoint or a virtual child), gives what a resident model gi
 from free memory whether a model must be streamed at all. Knows no probes.
 """
 
+import ctypes
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -171,6 +172,7 @@ class Streamed(Resident):
             yield self.decoder_layers[index]
         finally:
             self._drop([path for path, stage in self._stage_of_path.items() if stage == index])
+            _give_back()
 
     @contextmanager
     def head(self) -> Iterator[None]:
@@ -259,6 +261,13 @@ class Streamed(Resident):
 
 OUTSIDE, TABLES, HEAD = -1, -2, -3
 """Stages beside the layers' own numbers: norms and the like, embedding tables, the output matrix."""
+
+
+def _give_back() -> None:
+    """What the C library keeps of freed memory between live tensors, back to the system where that library can: else a
+    sweep takes more with every layer."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _stage(path: str) -> int:

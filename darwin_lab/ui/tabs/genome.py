@@ -232,22 +232,24 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
             json.dumps(genome.to_json(), indent=2),
         ]
 
-    shared.load.change(show, [shared.load, shared.pair], [editor, meaning, *choices, *answer], **AT_ONCE)
+    def redraw(load: dict[str, Any], pair_key: str, at_hand: dict[str, Any] | None, payload: Any) -> list[Any]:
+        """What was loaded, or, where the editor has that already, the genome at hand beside new advice.
 
-    def again(load: dict[str, Any], pair_key: str, at_hand: dict[str, Any] | None) -> list[Any]:
-        """New advice: the same genome, redrawn."""
-        pair = pair_of(lab, pair_key)
-        if pair is None:
-            return [gr.skip()] * 3
-        genome = genome_at_hand(pair, at_hand)
+        One listener for both: the answer to one of two could undo what the other showed.
+        """
+        pair, stamp = pair_of(lab, pair_key), load.get("stamp", "")
+        if pair is None or not isinstance(payload, dict) or payload.get("stamp") != stamp:
+            return show(load, pair_key)
+        genome, kept = genome_at_hand(pair, at_hand), [gr.skip()] * (len(choices) + 2)
         try:
             recipe = lab.recipe(pair, genome)
         except LabError as error:
-            return [gr.skip(), nothing(str(error)).wire(), say(str(error), bad=True)]
+            return [gr.skip(), *kept, nothing(str(error)).wire(), say(str(error), bad=True), gr.skip()]
         drawn = strip_chart(lab, pair, genome, recipe).wire()
-        return [editor_of(lab, pair, genome, load.get("stamp", "")), drawn, genome_words(genome, recipe)]
+        return [editor_of(lab, pair, genome, stamp), *kept, drawn, genome_words(genome, recipe), gr.skip()]
 
-    shared.scan_stamp.change(again, [shared.load, shared.pair, shared.genome], [editor, strip, numbers], **AT_ONCE)
+    loaded, shown = [shared.load, shared.pair, shared.genome, editor], [editor, meaning, *choices, *answer]
+    gr.on([shared.load.change, shared.scan_stamp.change], redraw, loaded, shown, **LATEST)
 
     @guarded
     def load_preset(name: str | None, pair_key: str) -> Any:

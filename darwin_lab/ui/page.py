@@ -191,7 +191,11 @@ def scan_stamp(lab: Lab, pair: Pair, jobs: list[JobView]) -> str:
     scans = [lab.scan(pair, who) for who in ("father", "mother")]
     held = [len(found.probes) if found else 0 for found in (*scans, lab.contrast(pair))]
     busy = any(job.kind == "scan" for job in jobs)
-    known = f"{lab.static(pair) is not None}:{lab.prescription(pair) is not None}"
+    try:
+        advised = lab.prescription(pair) is not None
+    except LabError:  # these scans lack what advice needs
+        advised = False
+    known = f"{lab.static(pair) is not None}:{advised}"
     return f"{pair.key}:{lab.dtype(pair)}:{held}:{known}:{busy}"
 
 

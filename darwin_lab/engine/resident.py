@@ -172,8 +172,7 @@ class Resident:
     @property
     def context_length(self) -> int:
         """The longest input the config allows, in tokens."""
-        config = self.model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
+        return longest_input(self.model.config)
 
     def state_bytes_per_token(self, parts: int = 1) -> int:
         """What one padded token takes in a sweep that leaves out `parts` of every layer: a hidden state a branch."""
@@ -221,17 +220,32 @@ def text_model(source: Source) -> tuple[Any, Any]:
 
     Raises `LabError` when transformers does not know the architecture.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    quieten()
+    config = text_config(source)
     try:
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False).get_text_config()
         if not any(classify(name)[1] == "lm_head" for name in source.names):
             config.tie_word_embeddings = True
         with torch.device("meta"):
             return type(AutoModelForCausalLM.from_config(config)), config
     except (ValueError, OSError, KeyError, ImportError, RuntimeError, AttributeError) as error:
         raise cannot_load(source, error) from error
+
+
+def text_config(source: Source) -> Any:
+    """The transformers config of the language model. Raises `LabError` when transformers cannot read it."""
+    from transformers import AutoConfig
+
+    quieten()
+    try:
+        return AutoConfig.from_pretrained(source.folder, trust_remote_code=False).get_text_config()
+    except (ValueError, OSError, KeyError, ImportError, RuntimeError, AttributeError) as error:
+        raise cannot_load(source, error) from error
+
+
+def longest_input(config: Any) -> int:
+    """Tokens that a model of this transformers config reads at most."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 1 << 20)
 
 
 def text_tokenizer(source: Source) -> Any:

@@ -17,8 +17,9 @@ from darwin_lab.engine.plan import Plan, plan_pair
 from darwin_lab.errors import LabError
 from darwin_lab.lab import pairs
 from darwin_lab.lab.pairs import Pair
+from darwin_lab.lab.scan_places import parent
 from darwin_lab.lab.workbench import AT_ONCE_BYTES, Workbench
-from darwin_lab.mri.probes import load_probes, pasted_probes
+from darwin_lab.mri.probes import ProbeSet, load_probes, pasted_probes
 from darwin_lab.progress import Tick, part, silent
 
 _READING = 0.9
@@ -125,9 +126,23 @@ def with_probes(bench: Workbench, pair: Pair, source: str | Path | None) -> Pair
     if source is None:
         return bench.remember(pairs.with_probes(pair, None))
     probes = load_probes(source) if isinstance(source, Path) else pasted_probes(source)
+    _require_readable(pair, probes)
     path = bench.store.folder("probes", probes.hash).with_suffix(".jsonl")
     try:
         bench.store.keep_text(path, probes.to_jsonl())
     except OSError as error:
         raise LabError(f"cannot keep the probes in {path.parent} ({error.strerror}); free some space") from error
     return bench.remember(pairs.with_probes(pair, probes, path))
+
+
+def _require_readable(pair: Pair, probes: ProbeSet) -> None:
+    """LabError for the first text that a parent cannot be scanned on: too short to predict a token, or too long."""
+    from darwin_lab.engine.resident import longest_input, text_config, text_tokenizer
+    from darwin_lab.mri.measures import encode_texts
+    from darwin_lab.mri.scan import MAX_TOKENS
+
+    for who in ("father", "mother"):
+        source = parent(pair, who)
+        tokenizer, context = text_tokenizer(source), longest_input(text_config(source))
+        for probe, texts in probes.texts.items():
+            encode_texts(tokenizer, texts, probe, MAX_TOKENS, context)

@@ -93,6 +93,14 @@ class Scan:
         """Texts read, by probe."""
         return {probe: len(self.lengths[probe]) for probe in self.probes}
 
+    @property
+    def cut_words(self) -> str:
+        """Which probes hold texts that reach the most tokens a text is read to; empty when none does."""
+        most = self.settings.get("max_tokens", np.inf)
+        reached = {probe: int((self.lengths[probe] >= most).sum()) for probe in self.probes}
+        named = ", ".join(f"{probe} {count}" for probe, count in reached.items() if count)
+        return f"texts that reach {most} tokens, beyond which nothing is read: {named}" if named else ""
+
     def weights(self, measure: str, probe: str) -> Floats:
         """[n] what a text counts: its tokens, or the tokens it predicts for `loss`, `kl` and `nll`."""
         tokens = self.lengths[probe].astype(np.float64)

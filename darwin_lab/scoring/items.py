@@ -59,9 +59,13 @@ def load_items(paths: str | Path | Iterable[str | Path]) -> list[Item]:
     """Read and check items from one JSONL file or several, in file order; blank lines are skipped.
 
     Raises LabError that names file and line: unreadable file, line that is not a JSON object, missing or wrong
-    field, answer out of range, empty or repeated choices, an id met before; and when no item is found at all.
+    field, answer out of range, empty or repeated choices, an id met before; and for a file given twice, and when no
+    item is found at all.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
+    for index, file in enumerate(files):
+        if Path(file) in map(Path, files[:index]):
+            raise LabError(f"{file} is given twice; give it once")
     items: list[Item] = []
     seen: dict[str, str] = {}
     for file in map(Path, files):

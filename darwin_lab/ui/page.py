@@ -21,11 +21,12 @@ from darwin_lab.ui.components.head import serve_plotly
 from darwin_lab.ui.components.status_bar import address, status_bar, status_value
 from darwin_lab.ui.session import (
     AT_ONCE,
-    LATEST,
     NO_RUN_CHOSEN,
+    PICKED,
     QUIET,
     RunChoice,
     Shared,
+    as_uploaded,
     genome_at_hand,
     guarded,
     pair_of,
@@ -96,14 +97,13 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
             told, heard = [pair, layer, run, at_hand, scan, evo, kid, seen], [bar, place, scan, evo, kid, seen]
             beat(tick, [*told, scores], [*heard, scores], **AT_ONCE)
 
-        def stop_job(known: dict[str, Any], event: gr.EventData) -> Any:
-            job = event._data.get("cancel")
-            if job:
+        @guarded
+        def stop_jobs(known: dict[str, Any], event: gr.EventData) -> Any:
+            for job in event._data["cancel"]:
                 lab.cancel(str(job))
-                return gr.skip()
-            return {**known, "notice": ""}
+            return gr.skip() if event._data["cancel"] else {**known, "notice": ""}
 
-        bar.input(stop_job, seen, seen, **LATEST)
+        bar.select(stop_jobs, seen, seen, **PICKED)
     return page
 
 
@@ -167,7 +167,7 @@ def follow(
     ended = lab.ended_jobs()
     notice = seen["notice"]
     for over in map(lab.job, ended[len(ended) if seen["ended"] is None else seen["ended"] :]):
-        notice = f"{over.title} failed: {over.error}" if over.state == "failed" else ""
+        notice = f"{over.title} failed: {as_uploaded(over.error or '')}" if over.state == "failed" else ""
     shown = status_value(jobs, notice)
     fresh = ("", "", "")
     if pair is not None:

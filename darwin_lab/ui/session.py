@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import html
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome, genome_from_json, neutral_genome
@@ -100,10 +102,15 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*args, **kwargs)
         except LabError as error:
-            gr.Warning(html.escape(str(error)), title="That did not work", duration=12)
+            gr.Warning(html.escape(as_uploaded(str(error))), title="That did not work", duration=12)
             return gr.skip()
 
     return answer
+
+
+def as_uploaded(sentence: str) -> str:
+    """An error that names an uploaded file as its owner knows it, not where the page keeps it."""
+    return re.sub(rf"{re.escape(get_upload_folder())}/[^/\s]+/", "", sentence)
 
 
 def layer_clicked(event: gr.EventData) -> Any:

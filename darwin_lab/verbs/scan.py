@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
 
 
 def _scan_text(made: Scan, out: Path, how: str) -> str:
-    lines = [f"{made.model}: {made.layers} layers, {sum(made.tokens.values()):,} probe tokens, saved in {out}", how, ""]
+    lines = [f"{made.model}: {made.layers} layers, {sum(made.tokens.values()):,} probe tokens, saved in {out}", how]
+    lines += [*filter(None, [made.cut_words]), ""]
     lines += _table(made, "rise in NLL when the layer is skipped")
     if made.has_halves:
         lines += ["", *_table(made, "when its attention alone adds nothing", "attn")]

@@ -14,7 +14,6 @@ from darwin_lab.genome.genome import neutral_genome
 from darwin_lab.lab import streaming
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.pairs import Pair
-from darwin_lab.mri.probes import ProbeSet
 from darwin_lab.mri.scan import Scan
 
 
@@ -321,7 +320,7 @@ def test_a_bad_paste_changes_nothing(lab: Lab, pair: Pair) -> None:
     assert not (lab.store.home / "probes").exists()
 
 
-def test_a_probe_of_one_token_is_named_when_it_is_scanned(lab: Lab, pair: Pair) -> None:
-    other = lab.with_probes(pair, ProbeSet({"MATH": ("1",)}).to_jsonl())
-    with pytest.raises(LabError, match="MATH"):
-        lab.wait(lab.request_scan(other)[0])
+def test_a_text_no_parent_can_be_scanned_on_is_refused_where_it_is_given(lab: Lab, pair: Pair) -> None:
+    with pytest.raises(LabError, match=r"probe MATH, text 2 .* is 1 token long"):
+        lab.with_probes(pair, "MATH: 1 + 1 = 2\nMATH: 1")
+    assert not (lab.store.home / "probes").exists()

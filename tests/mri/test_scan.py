@@ -237,6 +237,8 @@ def test_a_text_longer_than_the_context_is_named_with_the_remedy(pair):
         scan_model(resident, father, probes, max_tokens=4096)
     cut = scan_model(resident, father, probes, max_tokens=64)
     assert cut.lengths["MATH"].tolist() == [5, 64]
+    assert cut.cut_words == "texts that reach 64 tokens, beyond which nothing is read: MATH 1"
+    assert scan_model(resident, father, ProbeSet({"MATH": ("1+1=2",)})).cut_words == ""
 
 
 def test_infinite_activations_are_named_where_they_start_even_in_a_padded_batch(pair):

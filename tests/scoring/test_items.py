@@ -75,6 +75,12 @@ def test_a_repeated_id_names_both_places(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{second}:2: id 'a' was already used at {first}:1")
 
 
+def test_a_file_given_twice_is_named_once(tmp_path: Path) -> None:
+    file = write(tmp_path, GOOD)
+    with pytest.raises(LabError, match="is given twice; give it once"):
+        load_items([file, str(file)])
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"missing\.jsonl"):
         load_items(tmp_path / "missing.jsonl")

@@ -127,31 +127,31 @@ def test_a_file_is_shown_as_it_will_be_asked_before_it_is_added(tmp_path):
     page = benchmark_add.preview_of(guess)
     assert page.count("<div class='dl-sketch'>") == 3
     assert "<li class='gold'>2 <b>✓</b></li>" in page
-    said = benchmark_add.state_words(guess, str(file))
+    said = benchmark_add.state_words(guess)
     assert "5 rows, ready to be added" in said and "data-tone='ok'" in said
 
 
 def test_a_map_that_looks_wrong_is_doubted_before_it_is_added(tmp_path):
     rows = [{"q": f"{i} + {i}?", "A": str(2 * i), "B": str(2 * i + 1), "right": "A"} for i in range(1, 6)]
     file = write(tmp_path / "sums.jsonl", rows)
-    said = benchmark_add.state_words(guess_fields(file, {"question": "q", "choices": ["A", "B"], "answer": "A"}), "")
+    said = benchmark_add.state_words(guess_fields(file, {"question": "q", "choices": ["A", "B"], "answer": "A"}))
     assert "5 rows, ready to be added" in said and "data-tone='watch'" in said
     assert "Check the first three. The right answer is always column A" in said
     assert "is the key another column (right)?</p>" in said
-    hidden = benchmark_add.state_words(guess_fields(file, {"question": "q", "answer": "right"}), "")
+    hidden = benchmark_add.state_words(guess_fields(file, {"question": "q", "answer": "right"}))
     assert "data-tone='watch'" in hidden and "Columns A, B look like choices and are not shown" in hidden
 
 
-def test_what_is_wrong_with_a_file_is_said_by_its_name_and_line_only(tmp_path):
+def test_what_is_wrong_with_a_file_is_said_by_its_name_and_line_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "0f").mkdir()
     rows = [{"question": "x?", "choices": ["a", "b"], "answer": answer, "id": str(answer)} for answer in (0, 7)]
-    file = write(tmp_path / "wrong.jsonl", rows)
-    said = benchmark_add.state_words(guess_fields(file), str(file))
+    file = write(tmp_path / "0f" / "wrong.jsonl", rows)
+    said = benchmark_add.state_words(guess_fields(file))
     assert "wrong.jsonl:2" in said
     assert str(tmp_path) not in said
     nameless = write(tmp_path / "nameless.jsonl", [{"foo": 1, "bar": 2}])
-    assert "no column looks like the question; choose it below" in benchmark_add.state_words(
-        guess_fields(nameless), str(nameless)
-    )
+    assert "no column looks like the question; choose it below" in benchmark_add.state_words(guess_fields(nameless))
 
 
 @pytest.mark.parametrize(

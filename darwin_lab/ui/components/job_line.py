@@ -1,4 +1,5 @@
-"""One line beside a button: how far the job is that the button started, in its own words, with the time left.
+"""One line beside a button: how far the job is that the button started, in its own words, with the time left and a
+way to stop it.
 
 Takes the kinds of jobs to follow; the browser copies them from the status bar. Shows nothing while none is open.
 """
@@ -10,7 +11,8 @@ from pathlib import Path
 import gradio as gr
 
 _HTML = (
-    "<div class='dl-job' hidden><span class='dl-job-words' aria-live='polite'></span>"
+    "<div class='dl-job' hidden><div class='dl-job-head'><span class='dl-job-words' aria-live='polite'></span>"
+    "<button type='button' class='dl-status-stop'>Cancel</button></div>"
     "<span class='dl-job-track' role='progressbar' aria-label='Progress' aria-valuemin='0' aria-valuemax='100'>"
     "<span class='dl-job-fill'></span></span></div>"
 )

@@ -1,6 +1,7 @@
 """The bar at the foot of the page and the keeper of the address: two small components that show and remember.
 
-`status_bar` takes the open jobs as plain rows and fires `input` with {cancel: job id or None}. `address` takes a
+`status_bar` takes the open jobs as plain rows and fires `select` with {cancel: ids of jobs to stop}, none to dismiss a
+notice. `address` takes a
 dict of query values and writes them into the address bar, so that a reload or a shared link shows the same.
 """
 
@@ -22,7 +23,8 @@ _HTML = (
     "<span class='dl-status-more'></span>"
     "<span class='dl-status-track' role='progressbar' aria-label='Progress' aria-valuemin='0' aria-valuemax='100'>"
     "<span class='dl-status-fill'></span></span>"
-    "<span class='dl-status-number'></span><button type='button' class='dl-status-stop' hidden>Cancel</button></div>"
+    "<span class='dl-status-number'></span><button type='button' class='dl-status-stop' hidden>Cancel</button>"
+    "<button type='button' class='dl-status-stop dl-status-all' hidden>Cancel all</button></div>"
 )
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from darwin_lab.errors import LabError
-from darwin_lab.lab.lab import Lab
 from darwin_lab.scoring.fields import ROLES
 from darwin_lab.scoring.items import Item
 from darwin_lab.ui import words
@@ -23,7 +22,7 @@ from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.heading import heading
 from darwin_lab.ui.components.menus import picking
 from darwin_lab.ui.figures.style import plural
-from darwin_lab.ui.session import AT_ONCE, CHOSEN, PICKED, QUIET, guarded, pair_of, say, verdict
+from darwin_lab.ui.session import AT_ONCE, CHOSEN, PICKED, QUIET, as_uploaded, guarded, pair_of, say, verdict
 from darwin_lab.ui.tabs import benchmark_leaks
 from darwin_lab.ui.tabs.benchmark_place import NO_PAIR, Place, benchmark_names
 from darwin_lab.ui.tabs.benchmark_views import catalogue_table
@@ -80,13 +79,13 @@ def build(place: Place) -> None:
         if not path:
             return ["", gr.Column(visible=False), *[gr.skip()] * (len(menus) + 3)]
         try:
-            guess = read(lab, path, None)
+            guess = lab.benchmarks.guess_fields(path, None)
         except LabError as error:
-            bad = verdict("bad", "This file cannot be read.", str(error))
+            bad = verdict("bad", "This file cannot be read.", as_uploaded(str(error)))
             return [bad, gr.Column(visible=False), *[gr.skip()] * (len(menus) + 3)]
         chosen = [_menu_value(role, guess) for role in fields]
         return [
-            state_words(guess, path), gr.Column(visible=True), *chosen, preview_of(guess), Path(path).stem,
+            state_words(guess), gr.Column(visible=True), *chosen, preview_of(guess), Path(path).stem,
             gr.Button(interactive=not guess.problems),
         ]  # fmt: skip
 
@@ -97,10 +96,14 @@ def build(place: Place) -> None:
         if not path:
             return [gr.skip()] * 3
         try:
-            guess = read(lab, path, fields_from(values))
+            guess = lab.benchmarks.guess_fields(path, fields_from(values))
         except LabError as error:
-            return [verdict("bad", "Read like this, it cannot be added.", str(error)), "", gr.Button(interactive=False)]
-        return [state_words(guess, path), preview_of(guess), gr.Button(interactive=not guess.problems)]
+            return [
+                verdict("bad", "Read like this, it cannot be added.", as_uploaded(str(error))),
+                "",
+                gr.Button(interactive=False),
+            ]
+        return [state_words(guess), preview_of(guess), gr.Button(interactive=not guess.problems)]
 
     for menu in menus:
         picking(menu)(changed, [file, *menus], [state, preview, add], **CHOSEN)
@@ -109,10 +112,7 @@ def build(place: Place) -> None:
     def take(path: str | None, called: str, *values: Any) -> Any:
         if not path:
             raise LabError("no file to add; drop one first")
-        try:
-            info = lab.benchmarks.add_file(path, fields_from(values), called.strip() or None)
-        except LabError as error:
-            raise LabError(short(str(error), path)) from None
+        info = lab.benchmarks.add_file(path, fields_from(values), called.strip() or None)
         gr.Info(f"{info.title}: {plural(info.n or 0, 'item')}, chosen in Scores now.", title="Benchmark added")
         done = verdict("ok", f"{info.title} is added.", "It is chosen in Scores: press “Run” there.")
         return f"file\t{info.name}\t{secrets.token_hex(4)}", None, done, gr.Column(visible=False)
@@ -144,19 +144,6 @@ def build(place: Place) -> None:
     forget.click(remove, picked, [place.listed, picked], **QUIET)
 
 
-def read(lab: Lab, path: str, fields: dict[str, str | list[str]] | None) -> FieldGuess:
-    """The guess, or what the chosen columns give. LabError that calls the file by its name."""
-    try:
-        return lab.benchmarks.guess_fields(path, fields)
-    except LabError as error:
-        raise LabError(short(str(error), path)) from None
-
-
-def short(sentence: str, path: str) -> str:
-    """An error that names the file as its owner knows it, not where the page keeps it."""
-    return sentence.replace(str(path), Path(path).name)
-
-
 def fields_from(values: Sequence[Any]) -> dict[str, str | list[str]]:
     """Role -> column (or columns of the options) as chosen in the menus, in their order; empty ones are left out."""
     order = (*FIRST, *(role for role in ROLES if role not in FIRST))
@@ -168,7 +155,7 @@ def fields_from(values: Sequence[Any]) -> dict[str, str | list[str]]:
     return found
 
 
-def state_words(guess: FieldGuess, path: str) -> str:
+def state_words(guess: FieldGuess) -> str:
     """What the file holds and how it is read; what is wrong with it, line by line."""
     rows = plural(guess.n, "row")
     if guess.problems:
@@ -177,7 +164,7 @@ def state_words(guess: FieldGuess, path: str) -> str:
         told = [f"no column looks like the {what}; choose it below" for what in unknown] or guess.problems[
             :MOST_PROBLEMS
         ]
-        listed = "".join(f"<li>{html.escape(short(problem, path))}</li>" for problem in told)
+        listed = "".join(f"<li>{html.escape(as_uploaded(problem))}</li>" for problem in told)
         tail = f"<li>and {more} more</li>" if more > 0 else ""
         head = verdict("bad", "Not ready to be added.", f"{rows}; correct the file, or say which column is what.")
         return f"{head}<ul class='dl-lines' id='bench_problems'>{listed}{tail}</ul>"

@@ -63,6 +63,7 @@ def build(shared: Shared) -> None:
                 gr.HTML("<h3>The child at hand</h3>")
                 about = gr.HTML(elem_id="child_facts")
                 score = gr.Button("Score on report items", variant="primary", elem_id="child_report")
+                job_line("report_progress", "report")
                 looks = gr.HTML(elem_id="child_looks")
             with gr.Column(elem_classes=["dl-card"]):
                 gr.HTML(

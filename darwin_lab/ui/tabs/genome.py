@@ -25,6 +25,7 @@ from darwin_lab.ui import words
 from darwin_lab.ui.components.chart import chart_card
 from darwin_lab.ui.components.data_table import data_table, table_value
 from darwin_lab.ui.components.genome_editor import genes_from, genome_editor
+from darwin_lab.ui.components.job_line import job_line
 from darwin_lab.ui.components.menus import picking
 from darwin_lab.ui.figures.style import nothing
 from darwin_lab.ui.session import (
@@ -94,10 +95,10 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
                 )
             meaning = gr.HTML(operator_words("lerp"), elem_id="operator_words")
             editor = genome_editor()
-            with gr.Row(elem_classes=["dl-tight"]):
+            with gr.Row(elem_classes=["dl-tight", "dl-controls"]):
                 advised_by = gr.Dropdown(
-                    [(name, mode) for mode, name in words.ADVICE_WORDS.items()], value=MODES[0], show_label=False,
-                    container=False, label="Advice by", elem_id="advised_by", min_width=130,
+                    [(name, mode) for mode, name in words.ADVICE_WORDS.items()], value=MODES[0], label="Advice by",
+                    elem_id="advised_by", min_width=130,
                 )  # fmt: skip
                 follow = gr.Button("Follow the MRI", size="sm", elem_id="follow_mri")
                 reset = gr.Button("All neutral", size="sm", elem_id="reset_genome")
@@ -139,6 +140,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
                 with gr.Row(elem_classes=["dl-tight"]):
                     score = gr.Button("Score this genome", elem_id="score_genome")
                     evolve = gr.Button("Evolve from here", variant="primary", elem_id="evolve_from_here")
+                job_line("score_progress", "score")
                 scored_words = gr.HTML(elem_id="genome_score_words")
                 scored = data_table("genome_score", label="Score on selection items", empty="Not scored yet.")
     genome_blocks.build(shared)
@@ -252,16 +254,20 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
     gr.on([shared.load.change, shared.scan_stamp.change], redraw, loaded, shown, **LATEST)
 
     @guarded
-    def load_preset(name: str | None, pair_key: str) -> Any:
+    def load_preset(name: str | None, pair_key: str, at_hand: dict[str, Any] | None) -> Any:
         pair = pair_of(lab, pair_key)
         if pair is None or not name:
             raise LabError(NO_PAIR)
         genome = preset_genome(name, pair.anatomy.layers, has_ancestor=pair.ancestor is not None)
         if stretched := stretch_words(name, pair.anatomy.layers):
             gr.Info(f"{stretched}.", title="Preset", duration=8)
+        if genome_at_hand(pair, at_hand).prescription:
+            gr.Info(
+                "A preset goes by the layer swaps; choose “Advice by” anew for another.", title="Preset", duration=8
+            )
         return to_load(genome, f"preset:{name}")
 
-    picking(preset)(load_preset, [preset, shared.pair], shared.load, **CHOSEN)
+    picking(preset)(load_preset, [preset, shared.pair, shared.genome], shared.load, **CHOSEN)
 
     @guarded
     def advised(payload: Any, pair_key: str, at_hand: dict[str, Any] | None, *picked: Any) -> Any:
@@ -364,9 +370,12 @@ def advice_by(lab: Lab, pair: Pair, mode: str) -> Prescription:
     return advice
 
 
-def prescription_by(lab: Lab, pair: Pair, known: Genome, way: str) -> str | None:
-    """The prescription of the genome at hand when it goes by `way`: the one it names where that is of this way, else
-    the present one; none for the layer swaps, which a genome that names none goes by. Raises as `advice_by`."""
+def prescription_by(lab: Lab, pair: Pair, known: Genome, way: str | None) -> str | None:
+    """The prescription of the genome at hand when it goes by `way`: the one it names where that is of this way (or not
+    known here, which is no way), else the present one; none for the layer swaps, which a genome that names none goes
+    by. Raises as `advice_by`."""
+    if way is None:
+        return known.prescription
     named = advice_of(lab, pair, known) if known.prescription else None
     if named is not None and named.mode == way:
         return known.prescription

@@ -92,7 +92,7 @@ def choice_values(lab: Lab, pair: Pair, genome: Genome) -> list[Any]:
         gr.Dropdown(value=genome.rescale, visible=masked),
         gr.Dropdown(value=genome.experts, visible=experts),
         gr.Dropdown([*ROUTER_WORDS, *by_block], value=source, visible=experts),
-        advice.mode if advice else MODES[0],
+        advice.mode if advice else None if genome.prescription else MODES[0],
         *(
             gr.Number(genome.options.get(name, known[name].default), visible=True, info=option_words(known[name]))
             if name in known

@@ -198,8 +198,13 @@ def signal_words(lab: Lab, pair: Pair) -> str:
         reach = f"mri_ratio spread {_spread(*swaps.spread)}; " if swaps.signal else ""
         said.append((swaps.signal, "Layer swaps", reach + swaps.note.split(";")[0]))
     if card is not None:
-        tail = "" if card.signal else ": carries no information for this pair"
-        said.append((card.signal, "Card V6 formula", f"mri_ratio spread {_spread(*card.spread)}{tail}"))
+        reach = f"mri_ratio spread {_spread(*card.spread)}"
+        if card.signal:
+            means = _spread(min(card.layer_ratio), max(card.layer_ratio))
+            reach += f" over tensors, {means} over layers; no noise is held against it"
+        else:
+            reach += ": carries no information for this pair"
+        said.append((None if card.signal else False, "Card V6 formula", reach))
     return _checked(said)
 
 

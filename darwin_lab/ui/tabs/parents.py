@@ -24,7 +24,7 @@ from darwin_lab.lab.pairs import MATCHED, NUMBERED, Pair
 from darwin_lab.lab.planning import Look
 from darwin_lab.merging.operators import NEEDS_ANCESTOR
 from darwin_lab.ui.components.data_table import data_table, table_value
-from darwin_lab.ui.session import CHOSEN, QUIET, Shared, guarded, lead, on_a_space, pair_of, verdict
+from darwin_lab.ui.session import CHOSEN, QUIET, Shared, as_uploaded, guarded, lead, on_a_space, pair_of, verdict
 from darwin_lab.ui.tabs import parents_views as views
 
 FAMILY, OWN = "Embedded family", "Two checkpoints of your own"
@@ -146,7 +146,8 @@ def build(shared: Shared) -> None:
         if view.open:
             return gr.skip()
         if view.state != "done":
-            gr.Warning(html.escape(view.error or "The reading was stopped; open the pair again."), title="Not opened")
+            why = as_uploaded(view.error or "The reading was stopped; open the pair again.")
+            gr.Warning(html.escape(why), title="Not opened")
             return [gr.skip(), "", gr.Timer(active=False)]
         started = scan_small(lab, lab.pair(view.result["pair"]))
         gr.Info(f"The pair is open{'; its scan has started' if started else ''}.", title="Parents", duration=4)

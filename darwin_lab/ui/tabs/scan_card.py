@@ -154,7 +154,7 @@ def build(shared: Shared) -> None:
         return [
             say(views.HALVES_THERE if there else views.HALVES_NOTE),
             gr.Button(interactive=pair is not None and not there),
-            views.probe_words(pair),
+            views.probe_words(pair, lab.scan(pair, "father") if pair is not None else None),
         ]
 
     def found(scan_id: str) -> list[Any]:

@@ -15,6 +15,7 @@ from darwin_lab.lab.memory import MemoryChoice
 from darwin_lab.lab.pairs import Pair
 from darwin_lab.lab.saved_scans import SavedScan
 from darwin_lab.mri.advantage import AdvantageMap
+from darwin_lab.mri.record import Scan
 from darwin_lab.ui.components.data_table import Column, Row, table_value
 from darwin_lab.ui.figures.advantage_map import advantage_map
 from darwin_lab.ui.figures.probe_map import MEASURES
@@ -55,15 +56,16 @@ def has_halves(lab: Lab, pair: Pair) -> bool:
     )
 
 
-def probe_words(pair: Pair | None) -> str:
-    """Which probes the pair is measured with, and where they are from."""
+def probe_words(pair: Pair | None, scan: Scan | None = None) -> str:
+    """Which probes the pair is measured with, where they are from, and which texts a `scan` did not read to the end."""
     if pair is None:
         return say(NO_PAIR)
     texts = sum(len(lines) for lines in pair.probes.texts.values())
     whose = "your own" if pair.refs["probes"] else "built in"
     named = ", ".join(f"{name} {len(lines)}" for name, lines in pair.probes.texts.items())
     head = f"{plural(len(pair.probes.texts), 'probe')}, {plural(texts, 'text')}, {whose}"
-    return f"<div class='dl-hint'><b>{html.escape(head)}</b> · {html.escape(named)}</div>"
+    cut = f" · {scan.cut_words}" if scan is not None and scan.cut_words else ""
+    return f"<div class='dl-hint'><b>{html.escape(head)}</b> · {html.escape(named + cut)}</div>"
 
 
 def kept_table(kept: list[SavedScan], chosen: str) -> dict[str, Any]:

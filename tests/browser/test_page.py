@@ -146,3 +146,17 @@ def test_colours_follow_the_dark_theme(page: Any, app_url: str) -> None:
     series(page, "probe_map_father")
     colour = page.evaluate("() => document.querySelector('#probe_map_father .js-plotly-plot')._fullLayout.font.color")
     assert colour.lower() == "#98a4b5"
+
+
+def test_a_job_is_followed_and_stopped_beside_its_button(page: Any) -> None:
+    open_tab(page, "genome")
+    page.locator("#gene-attn_ratio").focus()
+    page.keyboard.press("ArrowRight")
+    page.locator("#score_genome").click()
+    line = page.locator("#score_progress .dl-job")
+    line.wait_for()
+    assert "%" in line.inner_text()
+    line.get_by_role("button", name="Cancel").click()
+    line.wait_for(state="hidden")
+    page.wait_for_timeout(1500)
+    assert "p(gold)" not in page.locator("#genome_score_words").inner_text()

@@ -28,6 +28,6 @@ function paint() {
 const cancel = ids => trigger('select', {cancel: ids});
 stop.addEventListener('click', () => cancel((props.value?.jobs || []).slice(0, 1).map(job => job.id)));
 all.addEventListener('click', () => cancel((props.value?.jobs || []).map(job => job.id)));
-window.addEventListener('darwin-cancel', event => cancel([event.detail]));
+window.addEventListener('darwin-cancel', event => cancel(event.detail));
 watch('value', paint);
 paint();

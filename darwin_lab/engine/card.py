@@ -193,10 +193,11 @@ def _recipe_lines(recipe: Recipe, charts: set[str]) -> list[str]:
     rows = list(recipe.rows.values())
     merged = sum(row.action == "merge" for row in rows)
     options = "".join(f", {name} {value:g}" for name, value in sorted(recipe.options.items()))
+    told = f" Advised by {recipe.advised_by} (prescription `{recipe.prescription_hash}`)." if recipe.advised_by else ""
     masks = f"Mask seed {recipe.seed}, rescale {recipe.rescale}. " if _draws_masks(recipe) else ""
     lines = [
         f"{merged:,} tensors merged, {len(rows) - merged:,} copied. Operators: "
-        f"{', '.join(sorted(recipe.operators)) or 'copy'}{options}. {masks}Ratios are the mother's share.",
+        f"{', '.join(sorted(recipe.operators)) or 'copy'}{options}. {masks}Ratios are the mother's share.{told}",
         "",
         "| component | mean ratio |",
         "| --- | --- |",

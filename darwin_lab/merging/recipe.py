@@ -69,7 +69,8 @@ class Recipe:
 
     vocabulary: "same", or "by-token" where the mother's rows are found by token string. expert_order: layer -> for
     each of the father's experts the mother's that takes its place; layers left out go by index. options: the
-    operators' own numbers, those left out at their default. warnings: what a person should know, not in the hash.
+    operators' own numbers, those left out at their default. Not in the hash: the genome and the prescription it came
+    from, by which formula that advised, and warnings, what a person should know.
     """
 
     rows: dict[str, Row]
@@ -77,6 +78,7 @@ class Recipe:
     rescale: str = "inverse"
     genome_hash: str = ""
     prescription_hash: str = ""
+    advised_by: str = ""
     vocabulary: str = "same"
     expert_order: dict[int, tuple[int, ...]] = field(default_factory=dict)
     options: dict[str, float] = field(default_factory=dict)
@@ -238,8 +240,9 @@ def _recipe(
         if row.role == "router" and row.layer in asleep:
             why = f"{row.why}; {len(asleep[row.layer])} experts stay unchosen: their router rows are the other parent's"
             rows[row.name] = replace(row, why=why)
+    told = prescription if advice else None
     return Recipe(
-        rows, genome.seed, genome.rescale, genome.hash, prescription.hash if advice and prescription else "",
+        rows, genome.seed, genome.rescale, genome.hash, told.hash if told else "", told.mode if told else "",
         vocabulary, expert_order, genome.options, tuple(warnings),
     )  # fmt: skip
 

@@ -89,6 +89,7 @@ def recipe_to_json(
         "genome": dict(genome) if genome is not None else None,
         "genome_hash": recipe.genome_hash,
         "prescription": recipe.prescription_hash,
+        "advised_by": recipe.advised_by,
         "parents": {
             role: asdict(ParentRef(parents[role].name, _ref(parents[role]), parents[role].fingerprint))
             for role in ROLES
@@ -132,6 +133,7 @@ def recipe_from_json(data: Any) -> Recipe:
         rescale=_field(data, "rescale", lambda value: value in RESCALES, "inverse", " or ".join(RESCALES)),
         genome_hash=_field(data, "genome_hash", _is_text, "", "a text"),
         prescription_hash=_field(data, "prescription", _is_text, "", "a text"),
+        advised_by=_field(data, "advised_by", _is_text, "", "a text"),
         vocabulary=_field(
             data, "vocabulary", lambda value: value in VOCABULARIES, VOCABULARIES[0], " or ".join(VOCABULARIES)
         ),

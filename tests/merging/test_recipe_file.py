@@ -54,6 +54,7 @@ def a_recipe(draw: st.DrawFn) -> Recipe:
         rescale=draw(st.sampled_from(["inverse", "l1", "none"])),
         genome_hash=draw(TEXT),
         prescription_hash=draw(TEXT),
+        advised_by=draw(TEXT),
         vocabulary=draw(st.sampled_from(["same", "by-token"])),
         expert_order=draw(st.dictionaries(st.integers(0, 99), st.permutations(range(4)).map(tuple), max_size=3)),
         options={name: draw(SHARE) / 2 for name in has if draw(st.booleans())},
@@ -81,8 +82,8 @@ def written(tiny_llama_pair: tuple[Path, Path, Path], tmp_path: Path) -> Path:
 
 def test_the_file_says_everything_the_bytes_depend_on_one_line_a_tensor(written: Path) -> None:
     data = json.loads(written.read_text())
-    assert set(data) >= {"version", "recipe", "genome", "prescription", "parents", "seed", "rescale", "options",
-                         "vocabulary", "expert_order", "dtype", "versions", "rows"}  # fmt: skip
+    assert set(data) >= {"version", "recipe", "genome", "prescription", "advised_by", "parents", "seed", "rescale",
+                         "options", "vocabulary", "expert_order", "dtype", "versions", "rows"}  # fmt: skip
     assert set(data["versions"]) == {"lab", "python", "torch", "transformers"}
     lines = written.read_text().splitlines()
     assert sum(line.startswith('  {"name": ') for line in lines) == len(data["rows"])

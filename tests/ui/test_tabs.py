@@ -192,7 +192,8 @@ def test_a_genome_is_shown_beside_the_advice_it_goes_by(lab, scanned, mode):
     ticks = [list(trace.y) for trace in drawn.data if trace.name == "MRI advises"]
     assert ticks == [pytest.approx(advice.layer_ratio)]
     assert mode in genome_views.choice_values(lab, scanned, genome)
-    assert lab.recipe(scanned, genome).prescription_hash == advice.hash
+    told = lab.recipe(scanned, genome)
+    assert (told.prescription_hash, told.advised_by) == (advice.hash, advice.mode)
     assert genome.genes["mri_trust"] == (0.7 if mode == "card_v5" else 0.5)
     assert genome.transplant == (0.05 if mode == "card_v5" else 0.15)
 

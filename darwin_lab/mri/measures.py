@@ -40,7 +40,7 @@ def encode_texts(
         if len(ids) < 2:
             raise LabError(
                 f"probe {probe}, text {index + 1} ({text[:30]!r}) is {len(ids)} token long; "
-                "a next token needs at least two: lengthen or remove it"
+                "a next token needs at least two: lengthen or remove it, or give other probes"
             )
         if context is not None and len(ids) > context:
             raise LabError(

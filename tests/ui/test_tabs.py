@@ -98,6 +98,12 @@ def test_no_menu_listens_to_the_event_that_comes_twice_for_one_pick(lab, pair):
     assert "select" in {name for _, name in listened}
 
 
+def test_no_number_is_refused_by_its_widget_which_names_no_remedy_and_where_nothing_is_queued_says_nothing(lab, pair):
+    numbers = [part["props"] for part in build(lab, pair).get_config_file()["components"] if part["type"] == "number"]
+    assert numbers
+    assert [n["label"] for n in numbers if (n.get("minimum"), n.get("maximum")) != (None, None)] == []
+
+
 def test_every_chart_explains_itself(lab, pair):
     for part in build(lab, pair).get_config_file()["components"]:
         props = part["props"]

@@ -52,7 +52,7 @@ def build(place: Place) -> gr.HTML:
             plan_head = heading("bench_plan_head", "Run", words.BENCH_PLAN)
             models = Menu([], multiselect=True, label="Models", elem_id="bench_models")
             names = Menu([], multiselect=True, label="Benchmarks", elem_id="bench_names")
-            limit = gr.Number(0, label="Items a benchmark (0 = all)", precision=0, minimum=0, elem_id="bench_limit")
+            limit = gr.Number(0, label="Items a benchmark (0 = all)", precision=0, elem_id="bench_limit")
             plan = data_table("bench_plan", label="What a run will answer", height=230)
             seal = gr.Checkbox(
                 False,

@@ -71,8 +71,8 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                     [(LAYOUT_WORDS[n], n) for n in LAYOUTS], value="v6", label="Layout", elem_id="evo_layout"
                 )
                 with gr.Row(elem_classes=["dl-tight"]):
-                    budget = _number(DEFAULTS.budget, "Budget, candidates", "evo_budget", 110, precision=0, minimum=2)
-                    seed = _number(0, "Seed", "evo_seed", 90, precision=0, minimum=0)
+                    budget = _number(DEFAULTS.budget, "Budget, candidates", "evo_budget", 110, precision=0)
+                    seed = _number(0, "Seed", "evo_seed", 90, precision=0)
                 with gr.Accordion("More settings", open=False, elem_id="evo_more"):
                     operator = gr.Dropdown(
                         operator_choices("v6", has_ancestor=True),
@@ -81,12 +81,12 @@ def build(shared: Shared, editor: gr.HTML, evolve: gr.Button) -> None:
                         elem_id="evo_operator",
                     )
                     with gr.Row(elem_classes=["dl-tight"]):
-                        sigma = _number(DEFAULTS.sigma0, "First step σ", "evo_sigma", 100, minimum=0.01, maximum=1)
-                        patience = _number(DEFAULTS.patience, "Patience", "evo_patience", 100, precision=0, minimum=1)
+                        sigma = _number(DEFAULTS.sigma0, "First step σ", "evo_sigma", 100)
+                        patience = _number(DEFAULTS.patience, "Patience", "evo_patience", 100, precision=0)
                     with gr.Row(elem_classes=["dl-tight"]):
-                        popsize = _number(0, "Population (0 = auto)", "evo_popsize", 100, precision=0, minimum=0)
+                        popsize = _number(0, "Population (0 = auto)", "evo_popsize", 100, precision=0)
                         per_task = _number(
-                            DEFAULTS.items_per_task, "Items a skill (0 = all)", "evo_items", 100, precision=0, minimum=0
+                            DEFAULTS.items_per_task, "Items a skill (0 = all)", "evo_items", 100, precision=0
                         )
                     report = gr.Checkbox(
                         True,
@@ -378,5 +378,5 @@ def _whole(what: str, value: Any) -> int:
     return int(value)
 
 
-def _number(value: float, label: str, elem_id: str, min_width: int, **limits: float) -> gr.Number:
-    return gr.Number(value, label=label, elem_id=elem_id, min_width=min_width, **limits)
+def _number(value: float, label: str, elem_id: str, min_width: int, precision: int | None = None) -> gr.Number:
+    return gr.Number(value, label=label, elem_id=elem_id, min_width=min_width, precision=precision)

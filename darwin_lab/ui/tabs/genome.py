@@ -112,7 +112,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
                     list(ROUTER_WORDS), value="blend", label="Router", elem_id="router_source", min_width=250
                 )
                 transplant = gr.Number(
-                    0.15, label="Transplant below", minimum=0, maximum=0.49, step=0.01, elem_id="transplant",
+                    0.15, label="Transplant below", step=0.01, elem_id="transplant",
                     min_width=250,
                     info="Ratios below it become 0, above 1 minus it 1; 0 = off",
                 )  # fmt: skip
@@ -128,7 +128,7 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
                     visible=False,
                 )  # fmt: skip
                 seed = gr.Number(
-                    0, label="Seed of the masks", precision=0, minimum=0, elem_id="genome_seed", min_width=250,
+                    0, label="Seed of the masks", precision=0, elem_id="genome_seed", min_width=250,
                     visible=False,
                 )  # fmt: skip
         with gr.Column(scale=6, min_width=420):

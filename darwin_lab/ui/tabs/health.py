@@ -73,9 +73,7 @@ def build(shared: Shared) -> None:
     ):
         with gr.Row(elem_classes=["dl-tight"]):
             limits = [
-                gr.Number(
-                    getattr(DEFAULTS, name), label=label, step=step, minimum=0, min_width=210, elem_id=f"health_{name}"
-                )
+                gr.Number(getattr(DEFAULTS, name), label=label, step=step, min_width=210, elem_id=f"health_{name}")
                 for name, (label, step) in LIMITS.items()
             ]
         with gr.Row(elem_classes=["dl-tight"]):
@@ -145,18 +143,17 @@ def build(shared: Shared) -> None:
         return pair, lab.health(pair, child, **asked), lab.care.mending(pair, child)
 
     def show(pair_key: str, at_hand: dict[str, Any] | None, ref: str | None, by: str | None, *at: Any) -> list[Any]:
-        pair, health, mending, why = None, None, None, NOT_YET
+        pair, health, mending, why, head = None, None, None, NOT_YET, "Not checked yet."
         try:
             pair, health, mending = found(pair_key, at_hand, ref, at)
         except LabError as error:
-            why = str(error)
+            why, head = str(error), "Nothing to show."
         known = [(AT_HAND, ""), *((one.name, one.ref) for one in (lab.care.checked(pair) if pair else ()))]
         if pair is None or health is None:
-            working = pair is not None and any(job.kind in ("health", "mend") for job in lab.active_jobs())
-            if working:
-                why = "Its layers appear as soon as every probe is read."
+            if pair is not None and any(job.kind in ("health", "mend") for job in lab.active_jobs()):
+                why, head = "Its layers appear as soon as every probe is read.", "Scanning the child."
             return [
-                verdict("plain", "Scanning the child." if working else "Not checked yet.", why),
+                verdict("plain", head, why),
                 gr.Dropdown(choices=known),
                 gr.skip(),
                 *[nothing(why).wire()] * 3,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from darwin_lab.checkpoint.checkpoint import INDEX_FILE, SIDE_FILES, Checkpoint, read_json
-from darwin_lab.checkpoint.opening import HUB_ID, download, open_checkpoint
+from darwin_lab.checkpoint.opening import download, is_hub_id, open_checkpoint
 from darwin_lab.errors import LabError
 
 _SINGLE_FILE = "model.safetensors"
@@ -26,7 +26,7 @@ def look_at(ref: str | Path) -> Checkpoint:
     Raises `LabError` when there is no such model, or its headers are not those of a whole safetensors checkpoint.
     """
     text = str(ref).strip()
-    if not HUB_ID.match(text) or text.startswith((".", "/")) or Path(text).exists():
+    if not is_hub_id(text):
         return open_checkpoint(ref)
     try:
         return Checkpoint(download(text, offline=True), name=text)

@@ -43,9 +43,15 @@ def open_checkpoint(ref: str | Path) -> Checkpoint:
         return Checkpoint(folder, name=folder.resolve().name)
     if folder.is_file():
         raise LabError(f"{folder} is a file; give the folder with config.json and safetensors, or a GGUF file")
-    if HUB_ID.match(text) and not text.startswith((".", "/")):
+    if is_hub_id(text):
         return Checkpoint(download(text), name=text)
     raise LabError(f"no folder {folder}; give a folder, a Hub id such as org/name, or family:father")
+
+
+def is_hub_id(ref: str | Path) -> bool:
+    """Whether `ref` can only mean a model on the Hub: an owner and a name, and nothing that lies here."""
+    text = str(ref).strip()
+    return bool(HUB_ID.match(text)) and not text.startswith((".", "/")) and not Path(text).expanduser().exists()
 
 
 def unread_bytes(ref: str | Path) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.checkpoint.compare import require_compatible
-from darwin_lab.checkpoint.opening import open_checkpoint
+from darwin_lab.checkpoint.opening import is_hub_id, open_checkpoint
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import Genome
 from darwin_lab.lab import recipes, scanning
@@ -138,7 +138,7 @@ class Care:
         job, which fails with the same words.
         """
         kept_ref = lasting_ref(ref)
-        if Path(ref).expanduser().is_dir():
+        if not is_hub_id(ref):
             self._opened(pair, ref)
 
         dtype = self._bench.dtype(pair)

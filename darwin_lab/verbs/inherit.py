@@ -1,11 +1,10 @@
 """The verb `inherit`: what a child has from whom, and, if asked, how well it reads a dozen languages."""
 
 import argparse
-from pathlib import Path
 
 from darwin_lab.checkpoint.checkpoint import Checkpoint
 from darwin_lab.checkpoint.compare import compare, require_compatible
-from darwin_lab.checkpoint.opening import HUB_ID, download, open_checkpoint
+from darwin_lab.checkpoint.opening import download, is_hub_id, open_checkpoint
 from darwin_lab.engine.inheritance import what_was_inherited
 from darwin_lab.engine.inherited import Inheritance
 from darwin_lab.errors import LabError
@@ -79,7 +78,7 @@ def _ancestor_of(
 
 def _at_hand(ref: str) -> Checkpoint:
     """As `open_checkpoint`, but nothing is downloaded because a file says so."""
-    if HUB_ID.match(ref) and not ref.startswith((".", "/")) and not Path(ref).exists():
+    if is_hub_id(ref):
         return Checkpoint(download(ref, offline=True), name=ref)
     return open_checkpoint(ref)
 

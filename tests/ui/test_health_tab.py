@@ -121,6 +121,11 @@ def test_a_folder_of_another_architecture_is_refused_at_once(lab, pair, tiny_lla
         lab.care.request_check(pair, tiny_llama_pair[0])
 
 
+def test_a_folder_that_is_not_there_is_refused_at_once(lab, pair, tmp_path):
+    with pytest.raises(LabError, match="no folder"):
+        lab.care.request_check(pair, tmp_path / "nowhere")
+
+
 def test_the_report_holds_check_and_mending(mending):
     data = json.loads(health_views.report_text(mending.before, mending))
     assert data["flagged_layers"] == [PLANTED]

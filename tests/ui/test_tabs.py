@@ -273,6 +273,10 @@ def test_on_a_space_local_folders_stay_closed(lab, tiny_moe_pair, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "somebody/lab")
     with pytest.raises(LabError, match="Hub ids"):
         parents.open_own(lab, str(tiny_moe_pair[0]), str(tiny_moe_pair[1]), "", [])
+    monkeypatch.chdir(tiny_moe_pair[0].parent)
+    inside = f"../{tiny_moe_pair[0].parent.name}"
+    with pytest.raises(LabError, match="Hub ids"):
+        parents.open_own(lab, inside, "owner/name", "", [])
 
 
 def test_a_genome_that_does_not_fit_the_pair_becomes_the_neutral_one(pair):

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from darwin_lab.checkpoint.opening import is_hub_id
 from darwin_lab.errors import LabError
 from darwin_lab.genome.genome import genome_from_json
 from darwin_lab.lab.pairs import Pair
@@ -38,7 +39,6 @@ from darwin_lab.ui.session import (
     verdict,
 )
 from darwin_lab.ui.tabs import health_views as views
-from darwin_lab.ui.tabs.parents import HUB_ID
 
 AT_HAND = "The child at hand"
 LOOKING = "Looking up what is known of this child."
@@ -200,7 +200,7 @@ def build(shared: Shared) -> None:
         if pair is None:
             raise LabError(NO_PAIR)
         named = ref.strip()
-        if on_a_space() and not HUB_ID.match(named):
+        if on_a_space() and not is_hub_id(named):
             raise LabError("folders of this machine are closed here; give a Hub id such as org/name")
         lab.care.request_check(pair, named)
         gr.Info("It appears under Model as soon as it is scanned.", title="Checking", duration=6)

@@ -8,13 +8,13 @@ ones waits until somebody asks for it.
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from darwin_lab.checkpoint.checkpoint import Checkpoint
+from darwin_lab.checkpoint.opening import is_hub_id
 from darwin_lab.engine.calibration import calibrate, calibrated
 from darwin_lab.engine.plan import timed
 from darwin_lab.errors import LabError
@@ -30,7 +30,6 @@ from darwin_lab.ui.tabs import parents_views as views
 FAMILY, OWN = "Embedded family", "Two checkpoints of your own"
 VOCABULARIES = [("The same", "same"), ("Matched by token", "by-token")]
 EXPERTS = [("By number", NUMBERED), ("Matched by weights", MATCHED)]
-HUB_ID = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}$")
 CHOOSE = "Choose a pair on the left; look at it first, or open it."
 _FAMILY_REFS = ("family:father", "family:mother", "family:ancestor")
 
@@ -185,7 +184,7 @@ def own_refs(father: str, mother: str, ancestor: str) -> tuple[str, str, str | N
         if not ref or not ref.strip():
             raise LabError(f"no {who} given; type a folder or a Hub id such as owner/name")
     refs = [ref.strip() for ref in (father, mother, ancestor or "")]
-    if on_a_space() and any(ref and not HUB_ID.match(ref) and not ref.startswith("family:") for ref in refs):
+    if on_a_space() and any(ref and not is_hub_id(ref) and not ref.startswith("family:") for ref in refs):
         raise LabError("on a Space only Hub ids can be opened; type owner/name")
     return refs[0], refs[1], refs[2] or None
 

@@ -10,7 +10,7 @@ batch, timed beside every batch as plain forwards, (L + 1) / 2 of them: of that 
 batch, whichever is faster a token. Prints the ratios and the largest difference. With one thread the seconds are this
 process's own processor time, so that a busy machine does not spoil them; a few minutes on an idle core.
 
-    python benchmarks/scan_speed.py [--threads 1] [--batches 8]
+    python benchmarks/scan_speed.py [--threads 1] [--batches 8] [--texts 4]
 """
 
 import argparse
@@ -39,11 +39,12 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     arguments.add_argument("--batches", type=int, default=BATCHES, help=f"probe batches (default {BATCHES})")
+    arguments.add_argument("--texts", type=int, default=TEXTS, help=f"texts of a batch (default {TEXTS})")
     chosen = arguments.parse_args()
     torch.set_num_threads(chosen.threads)
     with tempfile.TemporaryDirectory() as folder:
         resident = random_llama(Path(folder))
-    batches = probe_batches(resident, chosen.batches)
+    batches = probe_batches(resident, chosen.batches, chosen.texts)
     skip_sweep(resident, *batches[0])
     usual_way(resident, *batches[0], layers=1)  # both ways warmed up
     clock = time.process_time if chosen.threads == 1 else time.perf_counter
@@ -71,7 +72,7 @@ def main() -> int:
     ceiling = 2 * LAYERS / (LAYERS + 1)
     print(f"sweep / floor                {floor:.2f}x  (target at most {TARGET_FLOOR}x)")
     print(f"one text at a time / sweep   {usual:.2f}x  (target {TARGET_USUAL}x)")
-    print(f"same full batches / sweep    {batched:.2f}x  (target {TARGET_BATCHED}x, 2L/(L+1) = {ceiling:.2f}x)")
+    print(f"the same batches / sweep     {batched:.2f}x  (target {TARGET_BATCHED}x, 2L/(L+1) = {ceiling:.2f}x)")
     print(f"largest difference of a normed hidden state: {difference:.1e}")
     met = floor <= TARGET_FLOOR and usual >= TARGET_USUAL and batched >= TARGET_BATCHED
     return 0 if met and difference < 1e-3 else 1
@@ -109,12 +110,12 @@ def random_llama(folder: Path) -> Resident:
     return Resident.load(open_checkpoint(folder))
 
 
-def probe_batches(resident: Resident, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def probe_batches(resident: Resident, count: int, texts: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Right-padded batches of short texts of unequal length."""
     generator = torch.Generator().manual_seed(1)
     batches = []
     for _ in range(count):
-        lengths = torch.randint(*TOKENS, (TEXTS,), generator=generator).tolist()
+        lengths = torch.randint(*TOKENS, (texts,), generator=generator).tolist()
         rows = [torch.randint(2, 512, (length,), generator=generator).tolist() for length in lengths]
         batches.append(resident.encode_batch(rows))
     return batches

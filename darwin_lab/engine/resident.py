@@ -9,6 +9,7 @@ import threading
 from contextlib import AbstractContextManager, nullcontext
 from math import ceil
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
@@ -158,7 +159,8 @@ class Resident:
             if isinstance(getattr(module, "layers", None), nn.ModuleList):
                 return module
         raise LabError(
-            f"no list of decoder layers found in {type(self.model).__name__}; this architecture is not scanned"
+            f"no list of decoder layers found in {type(self.model).__name__}, so its layers cannot be scanned; "
+            "give a decoder-only language model"
         )
 
     @property
@@ -267,9 +269,12 @@ def require_no_nan(name: str, tensor: torch.Tensor, source: Source) -> None:
 
 
 def cannot_load(source: Source, error: Exception) -> LabError:
-    """transformers' complaint in one line."""
-    words = str(error).strip().splitlines() or [""]
-    return LabError(f"transformers cannot load {source.name}: {words[0][:200]}")
+    """transformers' complaint in one sentence, with what to do."""
+    first = (str(error).strip().splitlines() or [""])[0].split(". ")[0].rstrip(".")
+    return LabError(
+        f"transformers cannot load {source.name}: {shorten(first, 300, placeholder=' ...')}; install a transformers "
+        "that knows this model, or get its folder again"
+    )
 
 
 def require_all(source: Source, missing: list[str], extra: list[str]) -> None:

@@ -71,12 +71,18 @@ def check_health(
 def flag_lines(father: Scan, mother: Scan, probe: str, limits: Thresholds) -> tuple[Floats, Floats]:
     """([L], [L]): a child's importance above the first is interference, below the second function loss.
 
-    The second is minus infinity where neither parent's layer matters enough to lose. Source: methods, section 6.
+    The second is minus infinity where neither parent's layer matters enough to lose, and never above what tells a
+    child from the parent to whom the layer matters less (ours: without it a parent has lost what only the other does).
+    Source: methods, section 6.
     """
-    most = np.maximum(father.importance(limits.measure)[probe], mother.importance(limits.measure)[probe])
+    a, b = (parent.importance(limits.measure)[probe] for parent in (father, mother))
+    most, least = np.maximum(a, b), np.minimum(a, b)
     matters = most > np.quantile(most, limits.loss_quantile)
     ceiling: Floats = limits.interference_factor * most + limits.interference_margin
-    return ceiling, np.where(matters, limits.loss_factor * most, -np.inf)
+    floor = limits.loss_factor * most
+    if limits.inherited_factor:
+        floor = np.minimum(floor, least / limits.inherited_factor)
+    return ceiling, np.where(matters, floor, -np.inf)
 
 
 def _layer_rows(child: Scan, father: Scan, mother: Scan, probe: str, limits: Thresholds) -> list[LayerRow]:

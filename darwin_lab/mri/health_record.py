@@ -25,6 +25,8 @@ class Thresholds:
     loss_quantile: float = 0.75
     loss_factor: float = 0.5
     """Function loss: max(I_A, I_B) above its quantile over layers, and I_child below factor of it."""
+    inherited_factor: float = 1.25
+    """... and below min(I_A, I_B) / this: what works as in one parent is inherited, not lost. 0 leaves this out."""
     watch_layers: float = 0.0
     """Above this share of layers flagged, a child is at least to be watched."""
     unhealthy_layers: float = 0.25

@@ -64,7 +64,7 @@ def load_probes(path: str | Path) -> ProbeSet:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise LabError(f"{path} is larger than {MOST_BYTES >> 20} MB; probes are short texts, give fewer of them")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise LabError(f"cannot read probes file {path}: {error.strerror or error}; give a JSONL file") from error
     except UnicodeDecodeError as error:

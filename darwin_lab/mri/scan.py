@@ -70,6 +70,8 @@ def scan_model(
         raise LabError("no probe to scan; give a probes file with at least one line")
     if model.streamed:
         return merged(_scan(model, source, probes.texts, probes.hash, tick, on_probe, max_tokens, halves, keeper))
+    for name, texts in probes.texts.items():  # a bad text is told before anything is measured and kept
+        encode_texts(model.tokenizer, texts, name, max_tokens, model.context_length)
     total = sum(len(texts) for texts in probes.texts.values())
     done, pieces = 0, list(keeper.scans()) if keeper is not None else []
     for name, texts in probes.texts.items():

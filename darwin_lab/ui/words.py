@@ -140,11 +140,13 @@ EVOLUTION = Help(
 )
 HEALTH = Help(
     "The child's importance per layer beside its parents'. Interference: child above 1.25 × the larger parent + "
-    ".02. Function loss: a layer that matters in a parent (top quarter) and less than half as much in the child.",
+    ".02. Function loss: a layer that matters in a parent (top quarter), less than half as much in the child, and less "
+    "there than in either parent: what works as in one parent is inherited.",
     "Bars are the child, the dashed blue line the father, the dotted vermilion line the mother. A hatched bar "
     "under ▲ is flagged. Click a bar to open its layer.",
     "The thresholds are ours, not published ones. A flag is a reason to look at the probe's loss, not a verdict "
-    "on skill.",
+    "on skill. Damage spreads: in a trained model the layers around a damaged one, those before it most, are "
+    "flagged with it.",
 )
 HEALTH_DEAD = Help(
     "Dead experts per layer in the child and its parents, on the same probes.",

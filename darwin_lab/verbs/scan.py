@@ -64,7 +64,10 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     if isinstance(model, Streamed):
         data["bytes_read"] = model.bytes_read
         passes = model.passes_words(sum(made.tokens.values()), len(WITH_HALVES) if arguments.halves else 1)
-        how = f"{how}\n{passes}; {model.bytes_read:,} bytes of weights read"
+        how = (
+            f"{how}\n{passes}; {model.bytes_read:,} bytes of weights read, "
+            f"after {source.total_bytes:,} for the digest that names them"
+        )
     return Result({**made.to_json(), "memory": data, "out": str(arguments.out)}, _scan_text(made, arguments.out, how))
 
 

@@ -55,9 +55,18 @@ def test_the_interference_line_is_factor_times_the_larger_parent_plus_margin():
 
 def test_a_layer_important_in_a_parent_and_not_in_the_child_lost_its_function():
     mother = with_importance(MOTHER, "skip", "MATH", 3, 2.0)
-    for importance, lost in ((0.9, True), (1.1, False)):
-        found = check_health(with_importance(CHILD, "skip", "MATH", 3, importance), FATHER, mother)
+    father = with_importance(FATHER, "skip", "MATH", 3, 1.2)
+    for importance, factor, lost in ((0.9, 1.25, True), (0.97, 1.25, False), (0.97, 0.0, True), (1.1, 0.0, False)):
+        child = with_importance(CHILD, "skip", "MATH", 3, importance)
+        found = check_health(child, father, mother, thresholds=Thresholds(inherited_factor=factor))
         assert [row.layer for row in found.rows if row.function_loss] == ([3] if lost else [])
+
+
+def test_a_parent_beside_the_other_has_lost_nothing():
+    mother = with_importance(MOTHER, "skip", "MATH", 3, 9.0)
+    assert check_health(FATHER, FATHER, mother).flagged_layers == ()
+    as_written = Thresholds(inherited_factor=0.0)
+    assert check_health(FATHER, FATHER, mother, thresholds=as_written).flagged_layers == (3,)
 
 
 def test_unimportant_layers_may_lose_their_function():

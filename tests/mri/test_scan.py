@@ -227,6 +227,14 @@ def test_activations_that_are_not_finite_name_the_layer_where_they_start(pair):
         broken.data.copy_(kept)
 
 
+def test_a_bad_text_is_named_before_any_probe_is_read(pair):
+    father, _, resident, _ = pair
+    probes, read = ProbeSet({"GOOD": ("1+1=2",), "BAD": ("1",)}), []
+    with pytest.raises(LabError, match="BAD, text 1"):
+        scan_model(resident, father, probes, on_probe=read.append)
+    assert read == []
+
+
 def test_a_text_longer_than_the_context_is_named_with_the_remedy(pair):
     father, _, resident, _ = pair
     long = "a" * (resident.context_length + 8)

@@ -98,7 +98,7 @@ def test_a_child_without_flags_has_nothing_to_mend(lab, pair, genome, mending):
 
 def test_thresholds_act_at_once_on_what_is_stored(lab, pair, genome, mending):
     child = lab.recipe(pair, genome).hash
-    strict = health.limits_of((1.25, 0.02, 0.5, 0.75, 0.25, 0.5))
+    strict = health.limits_of((1.25, 0.02, 0.5, 0.75, 1.25, 0.25, 0.5))
     assert lab.health(pair, child, **strict).flagged_layers == (PLANTED,)
     assert lab.health(pair, child, interference_margin=9.0).flagged_layers == ()
     assert health.limits_of((None,) * len(health.LIMITS))["interference_factor"] == Thresholds().interference_factor

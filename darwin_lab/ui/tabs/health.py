@@ -50,6 +50,7 @@ LIMITS = {
     "interference_margin": ("… plus", 0.01),
     "loss_factor": ("Function loss: below times the parent", 0.05),
     "loss_quantile": ("… whose layer is above this quantile", 0.05),
+    "inherited_factor": ("… and below the smaller parent over", 0.05),
     "unhealthy_layers": ("Unhealthy above this share of layers", 0.05),
     "broken_nll": ("Unhealthy above both by nats a token", 0.1),
 }

@@ -66,9 +66,14 @@ def threshold_words(health: Health) -> str:
     limits = health.thresholds
     return (
         f"Interference above {limits.interference_factor:g} × the larger parent + {limits.interference_margin:g}; "
-        f"function loss below {limits.loss_factor:g} × a parent's top {1 - limits.loss_quantile:.0%} of layers. "
+        f"function loss below {limits.loss_factor:g} × a parent's top {1 - limits.loss_quantile:.0%} of layers"
+        f"{_inherited(limits.inherited_factor)}. "
         f"Thresholds are ours.{_scanned(health)}"
     )
+
+
+def _inherited(factor: float) -> str:
+    return f" and below the smaller parent / {factor:g}" if factor else ""
 
 
 def _scanned(health: Health) -> str:

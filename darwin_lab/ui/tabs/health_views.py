@@ -380,7 +380,7 @@ def report_text(health: Health, mending: Mending | None) -> str:
 def gap_words(values: tuple[float, float, float]) -> str:
     """A difference with its interval."""
     mean, low, high = values
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{mean:+.3f} [{low:+.3f},\u00a0{high:+.3f}]"
 
 
 def _value(value: float | None, kind: str, digits: int | None) -> str:

@@ -157,8 +157,8 @@ HEALTH_DEAD = Help(
 HEALTH_MEND = Help(
     "For each flagged layer the parent who reads better on the probes where it fails. “Mend” measures how far: the "
     "layer is moved towards that parent, eight ratios a sweep, until no probe flags it; then all is scanned again.",
-    "NLL gap: how much lower that parent reads there, in nats a token. The mended layer is pinned in the genome: all "
-    "its tensors take the ratio found, in any layout, and no other layer changes by a byte.",
+    "Parents' gap: how much lower that parent reads there than the other, in nats a token. The mended layer is pinned "
+    "in the genome: all its tensors take the ratio found, in any layout, and no other layer changes by a byte.",
     "A flag that clears is not a skill that came back: compare the loss before and after, and score both children.",
 )
 HEALTH_MENDED = Help(

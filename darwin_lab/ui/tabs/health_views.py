@@ -66,8 +66,8 @@ def threshold_words(health: Health) -> str:
     limits = health.thresholds
     return (
         f"Interference above {limits.interference_factor:g} × the larger parent + {limits.interference_margin:g}; "
-        f"function loss below {limits.loss_factor:g} × a parent's top {1 - limits.loss_quantile:.0%} of layers"
-        f"{_inherited(limits.inherited_factor)}. "
+        f"function loss, in the top {1 - limits.loss_quantile:.0%} of layers, below {limits.loss_factor:g} × the larger "
+        f"parent{_inherited(limits.inherited_factor)}. "
         f"Thresholds are ours.{_scanned(health)}"
     )
 
@@ -151,6 +151,8 @@ def loss_table(health: Health, vocabulary: int | None = None) -> dict[str, Any]:
         guessed = vocabulary is not None and row.child > math.log(vocabulary)
         if vocabulary is not None and guessed:
             said += f"; worse than guessing a token at random ({math.log(vocabulary):.2f})"
+            if min(row.father, row.mother) > math.log(vocabulary):
+                said += ", as both parents are"
         known = all(math.isfinite(gap[1]) for gap in (row.child_minus_father, row.child_minus_mother))
         rows.append(
             Row(
@@ -227,7 +229,7 @@ def advice_table(health: Health, mending: Mending | None = None) -> dict[str, An
     columns = (
         Column("layer"),
         Column("move", "mark"),
-        Column("NLL gap", "number", 3, "How much lower that parent reads there, nats a token"),
+        Column("parents' gap", "number", 3, "How much lower that parent reads there, nats a token"),
         Column("why", "long"),
     )
     return table_value(columns, rows, empty=NO_FLAG)

@@ -66,8 +66,8 @@ def threshold_words(health: Health) -> str:
     limits = health.thresholds
     return (
         f"Interference above {limits.interference_factor:g} × the larger parent + {limits.interference_margin:g}; "
-        f"function loss, in the top {1 - limits.loss_quantile:.0%} of layers, below {limits.loss_factor:g} × the larger "
-        f"parent{_inherited(limits.inherited_factor)}. "
+        f"function loss, in the top {1 - limits.loss_quantile:.0%} of layers, below {limits.loss_factor:g} × the "
+        f"larger parent{_inherited(limits.inherited_factor)}. "
         f"Thresholds are ours.{_scanned(health)}"
     )
 

@@ -16,6 +16,7 @@ from darwin_lab.checkpoint.naming import atoms
 from darwin_lab.checkpoint.vocabulary import check_vocabulary, match_tokens, vocabulary_report
 from darwin_lab.errors import LabError
 
+_BY_NUMBER = "fits by number; the MRI says whether they correspond"
 _ONE_ARCHITECTURE = "parents must be checkpoints of one architecture"
 _LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration")
 _COPY = "stored, though its config ties it to the embedding"
@@ -23,13 +24,14 @@ _COPY = "stored, though its config ties it to the embedding"
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the compatibility report; `remedy` is empty when `ok`."""
+    """One line of the compatibility report; `remedy` is empty when `ok`, `note` says what an `ok` leaves open."""
 
     what: str
     father: str
     mother: str
     ok: bool
     remedy: str = ""
+    note: str = ""
 
 
 def compare(
@@ -93,7 +95,7 @@ def _pair_checks(
         _architecture_check(father, other),
         _check("layers", _layers(father, a), _layers(other, b), _ONE_ARCHITECTURE),
         _check("hidden size", str(a.hidden_size), str(b.hidden_size), _ONE_ARCHITECTURE),
-        _check("experts", _experts(a), _experts(b), _ONE_ARCHITECTURE),
+        _check("experts", _experts(a), _experts(b), _ONE_ARCHITECTURE, _BY_NUMBER if a.experts else ""),
         _vocabulary_check(father, other, vocabulary),
         _head_check(father, other, a, b, who),
         *_tensor_checks(father, other, a, b, who, vocabulary),
@@ -111,9 +113,9 @@ def _layers(checkpoint: Checkpoint, anatomy: Anatomy) -> str:
     return f"{anatomy.layers}: {layout_words(read_layout(anatomy, checkpoint.text_config))}"
 
 
-def _check(what: str, father: str, mother: str, remedy: str) -> Check:
+def _check(what: str, father: str, mother: str, remedy: str, note: str = "") -> Check:
     ok = father == mother
-    return Check(what, father, mother, ok, "" if ok else remedy)
+    return Check(what, father, mother, ok, "" if ok else remedy, note if ok else "")
 
 
 def _architecture_check(father: Checkpoint, other: Checkpoint) -> Check:

@@ -69,7 +69,7 @@ def unread_bytes(ref: str | Path) -> float:
     if path.exists():
         return float(open_checkpoint(path).unread_bytes)
     try:
-        return float(Checkpoint(download(text, offline=True)).unread_bytes) if HUB_ID.match(text) else float("inf")
+        return float(Checkpoint(download(text, offline=True)).unread_bytes) if is_hub_id(text) else float("inf")
     except LabError:
         return float("inf")
 

@@ -99,8 +99,14 @@ def build(lab: Lab, first: Pair | None = None) -> gr.Blocks:
 
         @guarded
         def stop_jobs(known: dict[str, Any], event: gr.EventData) -> Any:
+            refused = None
             for job in event._data["cancel"]:
-                lab.cancel(str(job))
+                try:
+                    lab.cancel(str(job))
+                except LabError as error:  # another process's; the others are stopped all the same
+                    refused = error
+            if refused is not None:
+                raise refused
             return gr.skip() if event._data["cancel"] else {**known, "notice": ""}
 
         bar.select(stop_jobs, seen, seen, **PICKED)

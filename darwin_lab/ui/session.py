@@ -110,7 +110,7 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 def as_uploaded(sentence: str) -> str:
     """An error that names an uploaded file as its owner knows it, not where the page keeps it."""
-    return re.sub(rf"{re.escape(get_upload_folder())}/[^/\s]+/", "", sentence)
+    return re.sub(rf"{re.escape(get_upload_folder())}[/\\][^/\\\s]+[/\\]", "", sentence)
 
 
 def layer_clicked(event: gr.EventData) -> Any:

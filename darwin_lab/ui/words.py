@@ -12,6 +12,8 @@ class Help:
     trap: str
 
 
+AWAITED = "Waiting for the pair; one is opened in Parents."
+"""What a chart says while the page arrives, and as long as there is no pair."""
 PROBE_MAP = Help(
     "How much a layer matters to a probe. Skip: 1 − cosine between the model's last hidden state with the layer "
     "left out and with it, averaged over real tokens. Loss: by how many nats a token the text gets harder without "

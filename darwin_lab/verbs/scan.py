@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     probes = probes_for(arguments.probes, arguments.model)
     source = open_checkpoint(arguments.model)
     read_anatomy(source)
+    for_digest = source.unread_bytes
     memory = weigh(source, arguments.stream, arguments.device, dtype)
     tick(0.0, memory.sentence)
     model = load_model(source, memory, arguments.device, dtype, arguments.overflow)
@@ -64,10 +65,8 @@ def run(arguments: argparse.Namespace, tick: Tick) -> Result:
     if isinstance(model, Streamed):
         data["bytes_read"] = model.bytes_read
         passes = model.passes_words(sum(made.tokens.values()), len(WITH_HALVES) if arguments.halves else 1)
-        how = (
-            f"{how}\n{passes}; {model.bytes_read:,} bytes of weights read, "
-            f"after {source.total_bytes:,} for the digest that names them"
-        )
+        data["digest_bytes"] = for_digest
+        how = f"{how}\n{passes}; {model.bytes_read:,} bytes of weights read, after {for_digest:,} for their digest"
     return Result({**made.to_json(), "memory": data, "out": str(arguments.out)}, _scan_text(made, arguments.out, how))
 
 

@@ -158,5 +158,8 @@ def test_a_job_is_followed_and_stopped_beside_its_button(page: Any) -> None:
     assert "%" in line.inner_text()
     line.get_by_role("button", name="Cancel").click()
     line.wait_for(state="hidden")
+    page.locator("#score_genome").click()
+    page.locator(".dl-status-all").click()
+    line.wait_for(state="hidden")
     page.wait_for_timeout(1500)
     assert "p(gold)" not in page.locator("#genome_score_words").inner_text()

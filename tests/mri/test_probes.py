@@ -10,6 +10,11 @@ def test_probes_keep_the_order_of_the_file(tmp_path):
     assert load_probes(path).texts == {"B": ("one", "three"), "A": ("two",)}
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"probe": "A", "text": "one"}\n', encoding="utf-8-sig")
+    assert load_probes(tmp_path / "p.jsonl").texts == {"A": ("one",)}
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -271,6 +273,16 @@ def test_a_model_whose_layers_cannot_be_found_is_refused_by_name(tmp_path):
     source = open_checkpoint(tmp_path)
     with pytest.raises(LabError, match="no list of decoder layers found in GPT2LMHeadModel"):
         scan_model(Resident.load(source), source, PROBES)
+
+
+def test_an_unknown_model_type_is_told_in_a_whole_sentence_with_a_remedy(tmp_path):
+    from tests.conftest import write_model
+
+    folder = write_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "no_such_model"}))
+    with pytest.raises(LabError, match=r"model type `no_such_model`.*; install a transformers that knows this model"):
+        Resident.load(open_checkpoint(folder))
 
 
 def test_a_dense_model_has_no_expert_report(pair):

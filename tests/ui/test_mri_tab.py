@@ -237,6 +237,13 @@ def test_a_card_ratio_that_says_nothing_is_called_that(dense):
     assert "mother&#x27;s layer is better in 1 of 4 layers" in words
 
 
+def test_a_card_ratio_is_told_for_tensors_and_for_layers_and_gets_no_tick(dense):
+    card = Prescription("card_v6", {}, (0.49, 0.51), {}, (), spread=(0.2, 0.8), signal=True, note="")
+    words = views.signal_words(Advised(contrastive=advice("contrastive", (0.2, 0.8), True), card_v6=card), dense)
+    assert "mri_ratio spread .200-.800 over tensors, .490-.510 over layers; no noise is held against it" in words
+    assert words.count("✓") == 1
+
+
 def test_every_way_to_advise_is_a_row_that_says_how_far_it_reaches_or_why_it_is_blank(dense):
     layers_ = dense.anatomy.layers
 

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from darwin_lab.errors import Cancelled
+from darwin_lab.errors import Cancelled, LabError
 from darwin_lab.lab.lab import Lab
 from darwin_lab.lab.memory import MemoryChoice
 from darwin_lab.lab.pairs import Pair
@@ -90,6 +90,24 @@ def test_a_way_nobody_offered_becomes_a_toast(pair: Pair, page: gr.Blocks, toast
     choose = handler(page, "scan_way", "input")
     assert choose(pair.key, "sometimes") == gr.skip()
     assert toasts == ["unknown way to hold a model &#x27;sometimes&#x27;; choose auto, always, never"]
+
+
+def test_of_several_jobs_one_that_cannot_be_stopped_here_keeps_none_of_the_others(
+    lab: Lab, page: gr.Blocks, toasts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = []
+
+    def cancel(job: str) -> None:
+        if job == "foreign":
+            raise LabError("that job belongs to another process of Darwin Lab; stop it there")
+        stopped.append(job)
+
+    monkeypatch.setattr(lab, "cancel", cancel)
+    stop = handler(page, "status_bar", "select")
+    assert stop({}, SimpleNamespace(_data={"cancel": ["one", "foreign", "two"]})) == gr.skip()
+    assert stopped == ["one", "two"]
+    assert toasts == ["that job belongs to another process of Darwin Lab; stop it there"]
+    assert stop({"notice": "failed"}, SimpleNamespace(_data={"cancel": []})) == {"notice": ""}
 
 
 @pytest.fixture

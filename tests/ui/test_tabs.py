@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,20 @@ def test_a_pair_that_cannot_be_bred_says_why(lab, tiny_moe_pair, tiny_llama_pair
     mixed = lab.open_pair(tiny_moe_pair[0], tiny_llama_pair[1])
     assert "cannot be bred" in parents_views.pair_words(mixed)
     assert "✕" in parents_views.checks_table(mixed)["rows"][0]["cells"][3]["words"]
+
+
+def test_experts_that_fit_by_number_are_said_to_fit_by_number_only(lab, tiny_moe_pair, tiny_llama_pair):
+    for folders, said in ((tiny_moe_pair, "✓ fits by number; the MRI says"), (tiny_llama_pair, "✓ fits")):
+        rows = parents_views.checks_table(lab.open_pair(*folders[:2]))["rows"]
+        (experts,) = [row["cells"][3]["words"] for row in rows if row["id"] == "experts"]
+        assert experts.startswith(said) and ("MRI" in experts) == ("MRI" in said)
+
+
+def test_a_genome_of_unknown_advice_keeps_it_through_a_move(lab, scanned):
+    told = replace(neutral_genome("v6", scanned.anatomy.layers), prescription="deadbeef0000")
+    assert not set(MODES) & set(map(str, genome_views.choice_values(lab, scanned, told)))
+    assert genome.prescription_by(lab, scanned, told, None) == "deadbeef0000"
+    assert genome.prescription_by(lab, scanned, told, "contrastive") is None
 
 
 def test_names_of_checkpoints_are_never_read_as_html(lab, tiny_moe_pair, tmp_path):

@@ -1,8 +1,8 @@
 """The bar at the foot of the page and the keeper of the address: two small components that show and remember.
 
 `status_bar` takes the open jobs as plain rows and fires `select` with {cancel: ids of jobs to stop}, none to dismiss a
-notice. `address` takes a
-dict of query values and writes them into the address bar, so that a reload or a shared link shows the same.
+notice. `address` takes a dict of query values and writes them into the address bar, so that a reload or a shared link
+shows the same.
 """
 
 from __future__ import annotations

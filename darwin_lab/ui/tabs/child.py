@@ -55,7 +55,7 @@ def build(shared: Shared) -> None:
             sentence = gr.HTML(verdict("plain", "Not scored on report items.", views.NOT_YET), elem_id="child_verdict")
             bars = chart_card("score_bars", "Accuracy by skill", words.SCORES, empty=views.NOT_YET, height=300)
             strip = chart_card(
-                "block_strip", "The child, layer by layer", words.BLOCK_STRIP, empty="Open a pair in Parents first.",
+                "block_strip", "The child, layer by layer", words.BLOCK_STRIP, empty=words.AWAITED,
                 height=380, layered=True,
             )  # fmt: skip
         with gr.Column(scale=4, min_width=320):
@@ -119,7 +119,7 @@ def build(shared: Shared) -> None:
         )
         recipe_table = data_table(
             "child_recipe", label="Recipe of the child", search=True, facets=FACETS, height=420,
-            empty="Open a pair in Parents first.",
+            empty=words.AWAITED,
         )  # fmt: skip
 
     def at_hand_of(pair_key: str, at_hand: dict[str, Any] | None) -> tuple[Pair, Recipe]:

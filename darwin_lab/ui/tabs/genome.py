@@ -133,7 +133,12 @@ def build(shared: Shared) -> tuple[gr.HTML, gr.Button]:
                 )  # fmt: skip
         with gr.Column(scale=6, min_width=420):
             strip = chart_card(
-                "ratio_strip", "Whose weights each layer gets", words.RATIO, empty=NO_PAIR, height=348, layered=True
+                "ratio_strip",
+                "Whose weights each layer gets",
+                words.RATIO,
+                empty=words.AWAITED,
+                height=348,
+                layered=True,
             )
             with gr.Column(elem_classes=["dl-card"]):
                 numbers = gr.HTML(elem_id="genome_facts")

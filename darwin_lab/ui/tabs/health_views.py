@@ -229,7 +229,7 @@ def advice_table(health: Health, mending: Mending | None = None) -> dict[str, An
     columns = (
         Column("layer"),
         Column("move", "mark"),
-        Column("parents' gap", "number", 3, "How much lower that parent reads there, nats a token"),
+        Column("parents' gap", "number", 3, "How much lower that parent reads there than the other, nats a token"),
         Column("why", "long"),
     )
     return table_value(columns, rows, empty=NO_FLAG)

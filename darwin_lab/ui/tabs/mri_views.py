@@ -198,13 +198,13 @@ def signal_words(lab: Lab, pair: Pair) -> str:
         reach = f"mri_ratio spread {_spread(*swaps.spread)}; " if swaps.signal else ""
         said.append((swaps.signal, "Layer swaps", reach + swaps.note.split(";")[0]))
     if card is not None:
-        reach = f"mri_ratio spread {_spread(*card.spread)}"
+        tail = ": carries no information for this pair"
         if card.signal:
             means = _spread(min(card.layer_ratio), max(card.layer_ratio))
-            reach += f" over tensors, {means} over layers; no noise is held against it"
-        else:
-            reach += ": carries no information for this pair"
-        said.append((None if card.signal else False, "Card V6 formula", reach))
+            tail = f" over tensors, {means} over layers; no noise is held against it"
+        said.append(
+            (None if card.signal else False, "Card V6 formula", f"mri_ratio spread {_spread(*card.spread)}{tail}")
+        )
     return _checked(said)
 
 

@@ -279,7 +279,7 @@ def no_scan() -> list[Any]:
 def header_words(pair: Pair | None) -> str:
     """The pair in the page's header."""
     if pair is None:
-        return "<div class='dl-pair'>No pair open</div>"
+        return "<div class='dl-pair'>No pair yet</div>"
     base = ""
     if pair.ancestor is not None:
         base = f"<span class='dl-person ancestor'>{_named(pair.ancestor, 'ancestor')}</span>"

@@ -23,7 +23,6 @@ from darwin_lab.sizes import bytes_words
 from darwin_lab.ui.components.data_table import Column, Row, mark, table_value
 from darwin_lab.ui.session import facts, say, verdict
 
-FITS_BY_NUMBER = "fits by number; the MRI says whether they correspond"
 GENE_OF = {"attn": "attention gene", "ffn": "FFN gene", "embed": "embedding gene", "global": "whole-model gene"}
 _FATE_WORDS = {MERGED: "merged", COPIED: "copied", STUCK: "cannot be merged", DROPPED: "dropped"}
 
@@ -83,9 +82,8 @@ def checks_table(checked: Checked) -> dict[str, Any]:
     rows = []
     for check in sorted(checked.checks, key=lambda c: c.ok):
         hers = _tight("the same") if check.mother == check.father else check.mother
-        counted = check.what == "experts" and check.father[0].isdigit()
-        verdict = mark(check.ok, check.remedy or (FITS_BY_NUMBER if counted else "fits"))
-        rows.append(Row(check.what, (check.what, _times(check.father), _times(hers), verdict)))
+        said = mark(check.ok, check.remedy or check.note or "fits")
+        rows.append(Row(check.what, (check.what, _times(check.father), _times(hers), said)))
     return table_value((Column("check"), Column("father"), Column("mother"), Column("verdict", "mark")), rows)
 
 
